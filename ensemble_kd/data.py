@@ -6,13 +6,13 @@
 __all__ = ['Sample', 'place_features', 'gaussian_patches', 'MultiView', 'view_weights', 'render', 'multi_view', 'plot_sample',
            'toy']
 
-# %% ../nbs/00_data.ipynb #ffe611f3
+# %% ../nbs/00_data.ipynb #732bdf2f
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace, fields
 import torch
 
-# %% ../nbs/00_data.ipynb #7328bc29
+# %% ../nbs/00_data.ipynb #0fba2c81
 @dataclass
 class Sample:
     "Inputs with their labels and the truth about their views; index it like a tensor."
@@ -26,7 +26,7 @@ class Sample:
     def __getitem__(self, i): return self._map(lambda o: o[i])
     def to(self, device): return self._map(lambda o: o.to(device))
 
-# %% ../nbs/00_data.ipynb #0a9c299b
+# %% ../nbs/00_data.ipynb #3f0fb4cd
 def place_features(x,          # inputs to add the features to, in place, (n, P, d)
                    weight,     # total weight of each feature, 0 where absent, (n, k, 2)
                    C_p,        # patches a feature
@@ -44,7 +44,7 @@ def place_features(x,          # inputs to add the features to, in place, (n, P,
     x[torch.arange(n, device=w.device)[:,None,None], patch, feature[...,None]] += z.to(x.dtype)
     return x
 
-# %% ../nbs/00_data.ipynb #57d63358
+# %% ../nbs/00_data.ipynb #a6319e9d
 def gaussian_patches(n,          # samples
                      P,          # patches
                      d,          # dimension of a patch
@@ -62,7 +62,7 @@ def gaussian_patches(n,          # samples
     with ThreadPoolExecutor(torch.get_num_threads()) as ex: list(ex.map(fill, range(len(seeds))))
     return x
 
-# %% ../nbs/00_data.ipynb #fca839da
+# %% ../nbs/00_data.ipynb #6a9e652a
 @dataclass(frozen=True)
 class MultiView:
     "The multi-view distribution of Definition 3.1; raises `ValueError` for sizes that cannot be."
@@ -98,7 +98,7 @@ class MultiView:
     def features(self): return torch.eye(2*self.k, self.d).view(self.k, 2, self.d)
     def sample(self, n, generator, **kw): return multi_view(self, n, generator, **kw)
 
-# %% ../nbs/00_data.ipynb #64b2aa39
+# %% ../nbs/00_data.ipynb #9749d79c
 def _uniform(shape, low, high, g): return low + (high-low)*torch.rand(shape, generator=g, device=g.device)
 
 def view_weights(dist:MultiView,        # the distribution
@@ -127,7 +127,7 @@ def _keep_strongest(weight, mine, room):
     least = order.topk(room, 1).values[:,-1:]
     return (weight.flatten(1) * (order>=least)).view_as(weight)
 
-# %% ../nbs/00_data.ipynb #a62bf3f1
+# %% ../nbs/00_data.ipynb #dbda4249
 def render(weight:torch.Tensor,          # total weight of each feature, (n, k, 2)
            dist:MultiView,               # sizes and noise
            generator,                    # source of all randomness
@@ -154,7 +154,7 @@ def multi_view(dist:MultiView,        # the distribution
     x = render(weight, dist, generator, dtype, device)
     return Sample(x, *(o.to(x.device) for o in (y, is_single, view, weight)))
 
-# %% ../nbs/00_data.ipynb #01855dab
+# %% ../nbs/00_data.ipynb #06c3c848
 def plot_sample(sample:Sample,  # samples
                 i:int,          # which one
                 ax,             # matplotlib axes to draw on
@@ -167,7 +167,7 @@ def plot_sample(sample:Sample,  # samples
     ax.set(title=f'class {j+1}, {kind}', xlabel='feature (two a class)', ylabel='patch', xticks=range(0,2*k,2), xticklabels=range(1,k+1))
     return im
 
-# %% ../nbs/00_data.ipynb #17d07048
+# %% ../nbs/00_data.ipynb #da915553
 def toy(n:int,              # samples
         generator,          # source of all randomness
         d:int=100,          # dimension of a patch

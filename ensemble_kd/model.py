@@ -6,16 +6,18 @@
 __all__ = ['check_activation', 'smoothed_relu', 'smoothed_relu_grad', 'init_weights', 'patch_logits', 'n_block', 'predict',
            'PatchCNN', 'view_strength']
 
-# %% ../nbs/01_model.ipynb #99997f3e
+# %% ../nbs/01_model.ipynb #ab540aa3
 import math, torch
 from torch import nn
 
-# %% ../nbs/01_model.ipynb #7a4d355b
+# %% ../nbs/01_model.ipynb #e9e42da2
 def _power(p, n):
     "p**n for a whole n by repeated squaring: for floats several times faster than `pow`."
     return p if n==1 else _power(p*p, n//2) * (p if n%2 else 1)
 
-def check_activation(q, rho):
+def check_activation(q,   # degree of the smoothed ReLU
+                     rho, # where it turns linear
+                    ):
     "Raise `ValueError` unless q is a whole number ≥ 2 and rho > 0."
     if q!=int(q) or q<2: raise ValueError(f'q is the degree of the smoothed ReLU, a whole number ≥ 2 (≥ 3 for the view lottery); got {q}')
     if not rho>0: raise ValueError(f'rho is where the smoothed ReLU turns linear and must be > 0; got {rho}')
@@ -36,7 +38,7 @@ def smoothed_relu_grad(z:torch.Tensor,  # pre-activations, any shape
     check_activation(q, rho)
     return _power((z/rho).clamp(0, 1), q-1)
 
-# %% ../nbs/01_model.ipynb #56a74725
+# %% ../nbs/01_model.ipynb #1038c875
 def init_weights(seeds,         # one whole number a member
                  k:int,         # classes
                  m:int,         # neurons a class
@@ -49,7 +51,7 @@ def init_weights(seeds,         # one whole number a member
     draw = lambda seed: torch.randn(k, m, d, generator=torch.Generator().manual_seed(int(seed)))
     return (sigma0 * torch.stack([draw(o) for o in seeds])).to(device, dtype)
 
-# %% ../nbs/01_model.ipynb #56901408
+# %% ../nbs/01_model.ipynb #83b550a6
 def patch_logits(weight:torch.Tensor, # weights, (L, k, m, d)
                  x:torch.Tensor,      # inputs, (n, P, d)
                  q:int=4,             # degree of the smoothed ReLU
@@ -79,7 +81,7 @@ def predict(weight:torch.Tensor, # weights, (L, k, m, d)
     step = n_block(x.shape[1], weight[...,0].numel(), weight.device)
     return torch.cat([patch_logits(weight, b, q, rho) for b in x.split(step)], 1)
 
-# %% ../nbs/01_model.ipynb #416a2c1a
+# %% ../nbs/01_model.ipynb #4dcef0f4
 class PatchCNN(nn.Module):
     "The paper's network (Section 2): k classes with m neurons each, shared over patches; `members` of them side by side."
     def __init__(self,
@@ -99,7 +101,7 @@ class PatchCNN(nn.Module):
         out = patch_logits(self.weight, x, self.q, self.rho)
         return out[0] if len(out)==1 else out
 
-# %% ../nbs/01_model.ipynb #41b3718d
+# %% ../nbs/01_model.ipynb #32ce84f6
 def view_strength(weight:torch.Tensor,        # weights, (L, k, m, d)
                   features:torch.Tensor=None, # features v, (k, 2, d); the first 2k axes by default
                  )->torch.Tensor:             # Λ, (L, k, 2)

@@ -48,8 +48,8 @@ class Preset:
 
 PRESETS = dict(
     default = Preset(),
-    quick = Preset(MultiView(d=200, sigma_p=.085), n_train=200, sigma0=.03, stop_loss=.05, steps=100, repeats=2),
-    paper = Preset(MultiView(P=20, d=1000, s=6., mu=.02, rho=.04, sigma_p=.038), n_train=600, m=8, sigma0=.012, members=20,
+    quick = Preset(MultiView(d=160, sigma_p=.095), n_train=200, sigma0=.03, stop_loss=.05, steps=90, self_steps=40, controls=2, repeats=2, n_probe=200),
+    paper = Preset(MultiView(P=20, d=1000, s=6., mu=.02, rho=.04, sigma_p=.038), n_train=600, m=5, q=5, sigma0=.03, members=20,
                    lr=GrowthLR(.1, 6., 400.), steps=200, compiled=True))
 
 # %% ../nbs/08_theory.ipynb #2d898733
