@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch.nn import functional as nnf
 from tqdm import tqdm
-from .model import _power, check_activation, init_weights, n_block, view_strength
+from .model import _power, check_activation, init_weights, matmul_t, n_block, view_strength
 
 # %% ../nbs/02_train.ipynb #dbc4ddb1
 def cross_entropy(y:torch.Tensor, # labels, (n,)
@@ -27,21 +27,21 @@ def cross_entropy(y:torch.Tensor, # labels, (n,)
 
 # %% ../nbs/02_train.ipynb #e87f153a
 def _activate(z, q, rho):
-    "Logits (b, C) and slopes from pre-activations (b, P, C, m)."
-    p = (z/rho).clamp(0, 1)
+    "Logits (b, C) and slopes from pre-activations (b, P, m, C)."
+    p = (z/rho).clamp_(0, 1)
     slope = _power(p, q-1)
-    return (slope*p*(rho/q) + (z-rho).clamp(min=0)).sum((1,3)), slope
+    return (slope*p).mul_(rho/q).add_((z-rho).clamp_(min=0)).sum((1,2)), slope
 
-def _spread(slope, dF): return slope * dF[:,None,:,None]
+def _spread(slope, dF): return slope * dF[:,None,None]
 
 @functools.lru_cache(None)
 def _kernels(compiled):
     "The two element-wise steps, fused by `torch.compile` if asked for and possible."
     if not compiled: return _activate, _spread
     try:
-        fused = tuple(torch.compile(f) for f in (_activate, _spread))
-        _, slope = fused[0](torch.ones(2,2,2,2), 3, 1.)
-        fused[1](slope, torch.ones(2,2))
+        fused = tuple(torch.compile(f, dynamic=True) for f in (_activate, _spread))
+        _, slope = fused[0](torch.ones(7,5,3,11), 3, 1.)
+        fused[1](slope, torch.ones(7,11))
         return fused
     except Exception as e:
         warnings.warn(f'torch.compile does not work here ({type(e).__name__}: is there a C++ compiler?); running eager, cache-blocked')
@@ -61,14 +61,15 @@ def loss_and_grad(weight:torch.Tensor,  # weights, (L, k, m, d)
     "One pass forward and backward for all members: 4·n·P·d·L·k·m operations, the floor."
     L, k, m, d = weight.shape; n, P, _ = x.shape
     activate, spread = _kernels(compiled)
-    w = weight.flatten(0,2); grad = torch.zeros_like(w); logits, losses = [], []
+    w = weight.permute(2,0,1,3).reshape(-1, d)              # neurons outermost: sums over them run along memory
+    grad, logits, losses = torch.zeros_like(w), [], []
     for rows in _blocks(n, n_block(P, len(w), weight.device)):
         xb = x[rows].flatten(0,1)
-        F, slope = activate((xb@w.T).view(-1, P, L*k, m), q, rho)
+        F, slope = activate(matmul_t(xb, w).view(-1, P, m, L*k), q, rho)
         loss, dF = objective(F.view(-1, L, k), rows)
-        grad.addmm_(spread(slope, dF.reshape(-1, L*k)).view(len(xb), -1).T, xb)
+        grad += matmul_t(spread(slope, dF.reshape(-1, L*k)).view(len(xb), -1).T, xb.T)
         logits.append(F.view(-1, L, k)); losses.append(loss)
-    return torch.cat(logits).transpose(0,1), torch.cat(losses).mean(0), (grad/n).view_as(weight)
+    return torch.cat(logits).transpose(0,1), torch.cat(losses).mean(0), (grad/n).view(m, L, k, d).permute(1,2,0,3).contiguous()
 
 # %% ../nbs/02_train.ipynb #d1b0ef22
 @dataclass(frozen=True)
