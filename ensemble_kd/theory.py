@@ -199,7 +199,8 @@ def run_theory(preset:Preset,  # sizes
     strength = seeds[0]['strength']
     ledger = dict(claims=theory_claims(seeds), provenance=provenance(config, seed, device, sum(o['wall_s'] for o in seeds)),
                   seeds=[{k: v for k,v in o.items() if k!='strength'} for o in seeds], strength=strength)
-    plot_theory(ledger).savefig(out/'theory.png', dpi=150)
+    import matplotlib.pyplot as plt
+    fig = plot_theory(ledger); fig.savefig(out/'theory.png', dpi=150); plt.close(fig)
     write_json(out/'theory.json', ledger)
     return ledger
 

@@ -71,7 +71,8 @@ print(fastcore.__version__, len(commands), ensemble_kd.__file__, sep='|')
 @pytest.mark.parametrize('version', ['1.12.*', '1.*', '2.*'])
 def test_wheel_with_fastcore(version, site, tmp_path, settings, pip_or_skip, run):
     pip_or_skip('install', '-q', '--no-deps', '--target', tmp_path/'fastcore', f'fastcore=={version}')
-    out = run(sys.executable, '-c', USE_ALL, cwd=tmp_path, PYTHONPATH=os.pathsep.join([str(tmp_path/'fastcore'), str(site)]))
+    script = tmp_path/'use_all.py'; script.write_text(USE_ALL)  # a file: fastcore parses arguments only for a real main module
+    out = run(sys.executable, script, cwd=tmp_path, PYTHONPATH=os.pathsep.join([str(tmp_path/'fastcore'), str(site)]))
     fastcore, n, path = out.splitlines()[-1].split('|')
     assert fastcore.startswith(version.rstrip('*'))
     assert int(n) == len(settings['console_scripts'].split())

@@ -1,5 +1,5 @@
 "The command `ekd_study` as a process: results, resuming, bad input."
-import json, os, subprocess, sys
+import json, os, subprocess, sys, tempfile
 from pathlib import Path
 import pytest
 
@@ -10,8 +10,10 @@ TINY = '--seeds 2 --members 2 --students 1 --steps 20 --train 100 --valid 100 --
 def ekd_study(out, *args, code=RUN):
     "Run the command with tiny settings; later arguments win."
     env = os.environ | dict(OMP_NUM_THREADS='1', MPLBACKEND='Agg')
-    cmd = [sys.executable, '-c', code, *TINY, '--out', str(out), *args]
-    return subprocess.run(cmd, env=env, capture_output=True, text=True, timeout=120)
+    with tempfile.TemporaryDirectory() as tmp:
+        script = Path(tmp)/'run.py'; script.write_text(code)    # a file: fastcore parses arguments only for a real main module
+        cmd = [sys.executable, str(script), *TINY, '--out', str(out), *args]
+        return subprocess.run(cmd, env=env, capture_output=True, text=True, timeout=120)
 
 def ledger(out):
     d = json.loads((Path(out)/'study.json').read_text())
