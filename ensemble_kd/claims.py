@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['mean_ci', 'paired_ci', 'Band', 'Positive', 'claim', 'claims_table', 'writable_dir', 'write_json', 'read_json',
-           'check_device', 'device_name', 'commit', 'provenance', 'one_line_errors']
+           'check_same_run', 'own_folder', 'check_device', 'device_name', 'commit', 'provenance', 'one_line_errors']
 
 # %% ../nbs/07_claims.ipynb #5e5f0843
 import functools, json, math, os, platform, subprocess, sys, tempfile
@@ -160,6 +160,27 @@ def read_json(path, # file written by `write_json`
     text = Path(path).read_bytes()
     try: return json.loads(text, parse_constant=no)
     except ValueError as e: raise ValueError(f'{str(path)!r} is damaged ({e}): expected JSON, delete it to start afresh') from None
+
+# %% ../nbs/07_claims.ipynb #59563e97
+def check_same_run(saved:dict, # description found in a file or folder
+                   about:dict, # description of the run at hand, anything JSON can hold
+                   where,      # the file or folder, for the message
+                  ):
+    "Raise `ValueError`, naming every setting that differs, unless `saved` describes this very run."
+    about = json.loads(json.dumps(about))
+    if saved == about: return
+    if not isinstance(saved, dict): raise ValueError(f'{str(where)!r} is damaged (it holds no settings): delete it to start afresh')
+    differs = [f'{k} was {saved.get(k)!r}, now {about.get(k)!r}' for k in sorted({*saved, *about}) if saved.get(k) != about.get(k)]
+    raise ValueError(f'{str(where)!r} holds a run with other settings ({"; ".join(differs)}): expected the same ones; choose another folder (--out), or delete this one')
+
+def own_folder(path,       # folder of a run, created if need be
+               about:dict, # description of the run, anything JSON can hold
+              )->Path:     # the folder
+    "Claim a folder for a run by its run.json; raises `ValueError` if it belongs to another, `OSError` if it cannot be written."
+    path = writable_dir(path); file = path/'run.json'
+    if file.exists(): check_same_run(read_json(file), about, path)
+    else: write_json(file, about)
+    return path
 
 # %% ../nbs/07_claims.ipynb #bf253fa0
 def check_device(name:str='auto', # 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'

@@ -93,8 +93,8 @@ def n_block(P:int,           # patches of an input
             width:int,       # neurons of all members, L·k·m
             device='cpu',    # where the block will live
            )->int:           # inputs
-    "Inputs a block, so that its pre-activations fill a CPU's cache (about 2 MB a core) or, on a GPU, keep the device busy (1 GB)."
-    bytes_ = 2**30 if torch.device(device).type=='cuda' else 2**20 * 2
+    "Inputs a block, so that its pre-activations fill a CPU's cache (3 MB) or, on a GPU, keep the device busy (1 GB)."
+    bytes_ = 2**30 if torch.device(device).type=='cuda' else 3 * 2**20
     return max(1, bytes_ // (4*P*width))
 
 @torch.no_grad()

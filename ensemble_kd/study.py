@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['GRID', 'COLUMNS', 'CLAIMS', 'digits', 'split', 'shifts', 'small_cnn', 'fit', 'label_loss', 'average_loss',
-           'distill_loss', 'choose', 'study_seed', 'study_claims', 'errors_table', 'plot_study', 'check_settings',
-           'study', 'ekd_study']
+           'distill_loss', 'choose', 'study_seed', 'study_claims', 'errors_table', 'plot_study', 'study', 'ekd_study']
 
 # %% ../nbs/12_study.ipynb #3b3f1c5c
 import time
@@ -19,7 +18,7 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from tqdm import tqdm
 from .claims import (Band, Positive, check_device, claim, claims_table, mean_ci, one_line_errors,
-                                provenance, read_json, writable_dir, write_json)
+                                own_folder, provenance, read_json, writable_dir, write_json)
 from .ensemble import average_logits, error_rate
 
 # %% ../nbs/12_study.ipynb #b26a3f0a
@@ -225,17 +224,6 @@ def plot_study(rows:list, # what `study_seed` returned, one row per seed
            xlabel='test error of single − test error of column / percentage points (right is better)')
     return fig
 
-# %% ../nbs/12_study.ipynb #61c3e995
-def check_settings(out:Path,    # folder of a study
-                   config:dict, # settings that decide the results
-                  )->Path:     # where the settings of the folder are, or belong
-    "Make sure that `out` can be written and holds no study with other settings; a `ValueError` if it does."
-    file = writable_dir(out)/'settings.json'
-    old = read_json(file) if file.exists() else config
-    changed = [f'{k} was {old.get(k)!r}, now {config.get(k)!r}' for k in sorted({*old, *config}) if old.get(k) != config.get(k)]
-    if changed: raise ValueError(f'{str(out)!r} holds a study with other settings ({"; ".join(changed)}): expected the same ones, or another --out')
-    return file
-
 # %% ../nbs/12_study.ipynb #08f2911e
 def study(make,           # function without arguments that makes the network
           x:torch.Tensor, # all inputs, (n, ...), on the device to use
@@ -246,7 +234,7 @@ def study(make,           # function without arguments that makes the network
           expand=None,    # function (x, y) → (x, y) that enlarges a training set
          )->dict:         # the ledger: claims, rows, provenance
     "Run or resume a study of one network on one data set and write `study.json` and `study.png`."
-    out, settings, rows = Path(out), check_settings(out, config), []
+    out, rows = own_folder(out, config), []
     kw = {k: config[k] for k in ('sizes', 'members', 'students', 'steps', 'batch', 'lr')}
     with tqdm(total=len(seeds)*5*config['steps'], unit='step', disable=None) as bar:
         for s in seeds:
@@ -254,7 +242,7 @@ def study(make,           # function without arguments that makes the network
             if file.exists(): bar.update(5*config['steps'])
             else:
                 t = time.perf_counter(); row = study_seed(make, x, y, s, expand=expand, tick=bar.update, **kw)
-                write_json(settings, config); write_json(file, row | dict(wall_s=round(time.perf_counter()-t, 2)))
+                write_json(file, row | dict(wall_s=round(time.perf_counter()-t, 2)))
             rows.append(read_json(file))
     ledger = dict(claims=study_claims(rows), rows=rows,
                   provenance=provenance(config | dict(seeds=len(seeds)), seeds[0], x.device, sum(r['wall_s'] for r in rows)))

@@ -7,13 +7,13 @@ __all__ = ['PRESETS', 'STREAMS', 'RULES', 'KINDS', 'Preset', 'initial_weights', 
            'seed_values', 'theory_claims', 'plot_theory', 'run_theory', 'ekd_theory']
 
 # %% ../nbs/08_theory.ipynb #486c64f0
-import json, time
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import torch
 from fastcore.script import call_parse
 from . import __version__
-from .claims import Band, check_device, claim, claims_table, one_line_errors, provenance, read_json, writable_dir, write_json
+from .claims import Band, check_device, claim, claims_table, one_line_errors, own_folder, provenance, read_json, write_json
 from .data import MultiView
 from .distill import distill, label_teacher
 from .ensemble import average_logits, error_rate, mu_error, view_errors
@@ -187,9 +187,9 @@ def run_theory(preset:Preset,  # sizes
                progress=True,  # show progress bars
               )->dict: # the ledger: claims, provenance, seeds
     "Run every seed of a preset, or take it from `out` if it is done; writes theory.json and theory.png there."
-    out, config = writable_dir(out), asdict(preset)
+    config = asdict(preset)
     about = dict(config=config, seed=seed, device=torch.device(device).type, version=__version__, torch=torch.__version__)
-    _same_run(out/'run.json', about)
+    out = own_folder(out, about)
     seeds = []
     for s in range(seed, seed+preset.repeats):
         file = out/f'seed{s}.json'
@@ -203,14 +203,6 @@ def run_theory(preset:Preset,  # sizes
     fig = plot_theory(ledger); fig.savefig(out/'theory.png', dpi=150); plt.close(fig)
     write_json(out/'theory.json', ledger)
     return ledger
-
-def _same_run(file, about):
-    "Claim a folder for a run; raise `ValueError` if it belongs to another."
-    about = json.loads(json.dumps(about))
-    if not file.exists(): write_json(file, about)
-    elif (there := read_json(file)) != about:
-        differs = [k for k in about if there.get(k)!=about[k]] if isinstance(there, dict) else ['everything']
-        raise ValueError(f'{file.parent} holds a run with other settings ({", ".join(differs)}): choose another --out, or delete the folder')
 
 # %% ../nbs/08_theory.ipynb #038ac31a
 def _measured_note(ledger):

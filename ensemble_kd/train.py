@@ -7,12 +7,13 @@ __all__ = ['cross_entropy', 'loss_and_grad', 'GrowthLR', 'save_checkpoint', 'loa
 
 # %% ../nbs/02_train.ipynb #35d45bd5
 import functools, json, os, time, warnings, zipfile
-from dataclasses import dataclass, asdict
+from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch
 from torch.nn import functional as nnf
 from tqdm import tqdm
-from .model import _power, check_activation, init_weights, matmul_t, n_block, view_strength
+from .claims import check_same_run
+from .model import _power, check_activation, matmul_t, n_block, view_strength
 
 # %% ../nbs/02_train.ipynb #dbc4ddb1
 def cross_entropy(y:torch.Tensor, # labels, (n,)
@@ -27,28 +28,31 @@ def cross_entropy(y:torch.Tensor, # labels, (n,)
 
 # %% ../nbs/02_train.ipynb #e87f153a
 def _activate(z, q, rho):
-    "Logits (b, C) and slopes from pre-activations (b, P, m, C)."
+    "Logits (C, b) and slopes from pre-activations (m, C, b, P)."
     p = (z/rho).clamp_(0, 1)
     slope = _power(p, q-1)
-    return (slope*p).mul_(rho/q).add_((z-rho).clamp_(min=0)).sum((1,2)), slope
-
-def _spread(slope, dF): return slope * dF[:,None,None]
+    return (slope*p).mul_(rho/q).add_((z-rho).clamp_(min=0)).sum(0).sum(-1), slope
 
 @functools.lru_cache(None)
-def _kernels(compiled):
-    "The two element-wise steps, fused by `torch.compile` if asked for and possible."
-    if not compiled: return _activate, _spread
+def _kernel(compiled):
+    "The element-wise step, fused by `torch.compile` if asked for and possible."
+    if not compiled: return _activate
     try:
-        fused = tuple(torch.compile(f, dynamic=True) for f in (_activate, _spread))
-        _, slope = fused[0](torch.ones(7,5,3,11), 3, 1.)
-        fused[1](slope, torch.ones(7,11))
+        fused = torch.compile(_activate, dynamic=True)
+        fused(torch.ones(3,11,7,5), 3, 1.)
         return fused
     except Exception as e:
         warnings.warn(f'torch.compile does not work here ({type(e).__name__}: is there a C++ compiler?); running eager, cache-blocked')
-        return _activate, _spread
+        return _activate
 
 # %% ../nbs/02_train.ipynb #9f8aa5d1
 def _blocks(n, step): return [slice(i, min(i+step, n)) for i in range(0, n, step)]
+
+def _groups(weight, most=1024):
+    "Members in groups of equal size, at most `most` neurons each on a CPU, as matrices (m·L·k, d): sums over neurons run along memory."
+    L, width = len(weight), weight[0,...,0].numel()
+    n = 1 if weight.device.type=='cuda' else -(-L*width//most)
+    return [w.permute(2,0,1,3).reshape(-1, w.shape[-1]) for w in weight.split(-(-L//n))]
 
 @torch.no_grad()
 def loss_and_grad(weight:torch.Tensor,  # weights, (L, k, m, d)
@@ -59,17 +63,18 @@ def loss_and_grad(weight:torch.Tensor,  # weights, (L, k, m, d)
                   compiled:bool=False,  # fuse the element-wise part with torch.compile
                  ): # logits (L, n, k), mean loss (L,), gradient (L, k, m, d)
     "One pass forward and backward for all members: 4·n·P·d·L·k·m operations, the floor."
-    L, k, m, d = weight.shape; n, P, _ = x.shape
-    activate, spread = _kernels(compiled)
-    w = weight.permute(2,0,1,3).reshape(-1, d)              # neurons outermost: sums over them run along memory
-    grad, logits, losses = torch.zeros_like(w), [], []
-    for rows in _blocks(n, n_block(P, len(w), weight.device)):
+    (L, k, m, d), (n, P, _), ws, activate = weight.shape, x.shape, _groups(weight), _kernel(compiled)
+    grads, logits, losses = [], [], []
+    for rows in _blocks(n, n_block(P, len(ws[0]), weight.device)):
         xb = x[rows].flatten(0,1)
-        F, slope = activate(matmul_t(xb, w).view(-1, P, m, L*k), q, rho)
-        loss, dF = objective(F.view(-1, L, k), rows)
-        grad += matmul_t(spread(slope, dF.reshape(-1, L*k)).view(len(xb), -1).T, xb.T)
-        logits.append(F.view(-1, L, k)); losses.append(loss)
-    return torch.cat(logits).transpose(0,1), torch.cat(losses).mean(0), (grad/n).view(m, L, k, d).permute(1,2,0,3).contiguous()
+        Fs, slopes = zip(*[activate(matmul_t(w, xb).view(m, -1, len(xb)//P, P), q, rho) for w in ws])
+        logits.append(torch.cat(Fs).T.reshape(-1, L, k))
+        loss, dF = objective(logits[-1], rows); losses.append(loss)
+        dF = (dF.reshape(-1, L*k).T/n).split([len(o) for o in Fs])
+        new = [matmul_t(s.mul_(o[...,None]).view(len(w), -1), xb.T) for w, s, o in zip(ws, slopes, dF)]
+        grads = [g.add_(o) for g, o in zip(grads, new)] if grads else new
+    grad = torch.cat([g.view(m, -1, k, d).permute(1,2,0,3) for g in grads])
+    return torch.cat(logits).transpose(0,1), torch.cat(losses).mean(0), grad.contiguous()
 
 # %% ../nbs/02_train.ipynb #d1b0ef22
 @dataclass(frozen=True)
@@ -112,9 +117,7 @@ def load_checkpoint(path,   # file to read
         saved = json.loads(str(arrays.pop('about')))
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as e:
         raise ValueError(f'{path} is damaged ({type(e).__name__}): expected a checkpoint written by this package; delete it to start that part again') from None
-    if saved != json.loads(json.dumps(about)):
-        differs = [k for k in sorted({*saved, *about}) if saved.get(k) != json.loads(json.dumps(about.get(k)))]
-        raise ValueError(f'{path} belongs to a run with other settings ({", ".join(differs)} differ): use another folder, or delete it')
+    check_same_run(saved, about, path)
     return {k: torch.from_numpy(v) for k,v in arrays.items()}
 
 # %% ../nbs/02_train.ipynb #6a73800e
@@ -166,9 +169,8 @@ def train(weight:torch.Tensor,        # weights to start from, (L, k, m, d); not
          )->Fit: # the trained members and their history
     "Full-batch gradient descent of all members; raises `ValueError` for bad input and `FloatingPointError` if a member diverges."
     check_activation(q, rho); check_data(x, y, weight.shape[1])
-    about = dict(about or {}, shape=[*weight.shape, *x.shape], lr=str(lr), steps=steps, stop_loss=stop_loss, q=q, rho=rho, log_every=log_every,
-                 start=weight.double().sum().item(), data=x.double().sum().item())
     objective, L = objective or cross_entropy(y, weight.shape[1]), len(weight)
+    if checkpoint: about = dict(about or {}, lr=str(lr), steps=steps, stop_loss=stop_loss, q=q, rho=rho, log_every=log_every, **_identity(weight, x))
     s, log = _resume(checkpoint, about, weight, _Log(probe))
     save = lambda: checkpoint and save_checkpoint(checkpoint, about, s | {f'h_{k}': v for k,v in log.stack().items()})
     bar, saved_at = tqdm(total=steps, initial=s['step'].item(), desc=progress, disable=progress is None, leave=False), time.monotonic()
@@ -184,6 +186,10 @@ def train(weight:torch.Tensor,        # weights to start from, (L, k, m, d); not
         log.note(s['step'].item(), s['weight'], loss=s['loss'], error=s['error'], lr=s['lr'])
     finally: save(); bar.close()
     return Fit(s['weight'], s['taken'].long(), s['done'], log.stack())
+
+def _identity(weight, x):
+    "What tells one start and one set of data from another, in a few numbers."
+    return dict(shape=[*weight.shape, *x.shape], start=weight.double().sum().item(), data=x.double().sum().item())
 
 def _resume(checkpoint, about, weight, log):
     "The state to start from, fresh or from the checkpoint of this very run, and its history."
