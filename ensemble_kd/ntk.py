@@ -9,7 +9,7 @@ __all__ = ['KINDS', 'METHODS', 'check_linearizable', 'Linearized', 'linearize', 
            'average_kernel', 'kernel_train_average', 'kernel_distill', 'kernel_self_distill', 'patch_features',
            'patch_ntk', 'patch_displacement', 'kernel_drift', 'kernel_alignment']
 
-# %% ../nbs/03_ntk.ipynb #1eb06d2d
+# %% ../nbs/03_ntk.ipynb #ea71f51b
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from torch.nn import functional as nnf
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 from .model import _check_inputs, matmul_t, smoothed_relu_grad
-from .train import cross_entropy
+from .train import _blocks, cross_entropy
 
 # %% ../nbs/03_ntk.ipynb #f0a951ac
 def _chosen(net, params=None):
@@ -322,7 +322,7 @@ def _product(plan, s, t, rows, cols, kind):
         total = total + (_gram_product(l, a, b, kind) if l and l.gram else sum(_flat_product(u, v, kind) for u, v in zip(a, b)))
     return total
 
-# %% ../nbs/03_ntk.ipynb #3a5f5393
+# %% ../nbs/03_ntk.ipynb #1f4fc0dd
 def _bytes(plan, kind, c, size):
     "Bytes a sample with c outputs: kept, while it is made, and of a pair of samples."
     flat, gram = [l for l in plan.layers if not l.gram], [l for l in plan.layers if l.gram]
@@ -342,8 +342,6 @@ def _schedule(plan, kind, n, size, max_mib):
     fit, side, need = int(free/4 // made), int(math.sqrt(free/4 / pair)), 4*max(kept, made, pair)/2**20
     if min(block, fit, side)<1: raise ValueError(f'max_mib={max_mib} is too little: one sample needs about {need/.8:.2g} MiB; give more, or choose method="vector"')
     return c, block, min(fit, 512), min(side, max(32, -(-n//8)))
-
-def _blocks(n, step): return [slice(i, min(i+step, n)) for i in range(0, n, step)]
 
 def _count(u, v, half): return (u.stop-u.start)*(u.stop-u.start+1)//2 if half else (u.stop-u.start)*(v.stop-v.start)
 
@@ -626,30 +624,48 @@ def fit_linear(phi:torch.Tensor,           # features, (n, p) shared by all outp
     fit = kernel_descent(gram(phi), None if phi_test is None else gram(phi_test), zero(phi, f0), zero(phi_test, f0_test), losses[loss](y, k), **kwargs)
     return fit, fit.alpha[0].T@phi if phi.ndim==2 else torch.einsum('nc,ncp->p', fit.alpha[0], phi)
 
-# %% ../nbs/03_ntk.ipynb #2013e13b
+# %% ../nbs/03_ntk.ipynb #a2007fa4
 def average_kernel(K:torch.Tensor,  # kernels of L members, (L, ...)
                   )->torch.Tensor:  # kernel of their average as one model, (1, ...)
     "Kernel of F = (1/L) Σ f_l with all weights trained together: ΣK_l/L² (train-the-average); features side by side, each divided by L."
     return K.mean(0, keepdim=True)/len(K)
 
-def kernel_train_average(K, K_test, f0, f0_test, objective, steps:int=500, lr=None, **kwargs)->KernelFit:
-    "Train the average of L linearised models as one model, arguments as for `kernel_descent`: its kernel is `average_kernel`, L times smaller, so lr must be L times larger for the speed of one member (None does that)."
+def kernel_train_average(K:torch.Tensor,           # kernels of the training inputs, as for `kernel_descent`
+                         K_test:torch.Tensor,      # kernels of test with training inputs, or None
+                         f0:torch.Tensor,          # logits at initialisation, (L, n, k)
+                         f0_test:torch.Tensor,     # on the test inputs, (L, n', k), or None
+                         objective,                # for one model: (F (b, 1, k), rows) → loss (b, 1), derivative by F (b, 1, k)
+                         steps:int=500,            # steps of gradient descent
+                         lr=None,                  # learning rate of every member's weights; None: a safe one
+                         **kwargs,                 # further arguments of `kernel_descent`
+                        )->KernelFit:              # one model
+    "Train the average of L linearised models as one: its kernel is `average_kernel`, 1/L of a member's, so the speed of one member needs L times the step."
     avg = lambda o: None if o is None else o.mean(0, keepdim=True)
     return kernel_descent(average_kernel(K), None if K_test is None else average_kernel(K_test), avg(f0), avg(f0_test), objective, steps, lr, **kwargs)
 
-def kernel_distill(K, K_test, f0, f0_test,
-                   y:torch.Tensor,       # labels, (n,)
-                   teacher:torch.Tensor, # logits on the training inputs, (n, k) for all students or (L, n, k), one each
-                   T=2.,                 # temperature
-                   weight=.5,            # share of the teacher in [0, 1]
-                   steps:int=500,        # steps of gradient descent
-                   lr=None,              # learning rate; None: a safe one
-                   **kwargs,             # further arguments of `kernel_descent`
-                  )->KernelFit:          # the students
-    "Train linearised students on labels and a teacher's logits with `soft_distillation`; first arguments as for `kernel_descent`."
+def kernel_distill(K:torch.Tensor,           # kernels of the training inputs, as for `kernel_descent`
+                   K_test:torch.Tensor,      # kernels of test with training inputs, or None
+                   f0:torch.Tensor,          # logits at initialisation, (L, n, k)
+                   f0_test:torch.Tensor,     # on the test inputs, (L, n', k), or None
+                   y:torch.Tensor,           # labels, (n,)
+                   teacher:torch.Tensor,     # logits on the training inputs, (n, k) for all students or (L, n, k), one each
+                   T=2.,                     # temperature
+                   weight=.5,                # share of the teacher in [0, 1]
+                   steps:int=500,            # steps of gradient descent
+                   lr=None,                  # learning rate; None: a safe one
+                   **kwargs,                 # further arguments of `kernel_descent`
+                  )->KernelFit:              # the students
+    "Train linearised students on labels and a teacher's logits with `soft_distillation`; raises `ValueError` as that and `kernel_descent` do."
     return kernel_descent(K, K_test, f0, f0_test, soft_distillation(y, teacher, T, weight), steps, lr, **kwargs)
 
-def kernel_self_distill(K, K_test, f0, f0_test, y, teachers:torch.Tensor, **kwargs)->KernelFit:
+def kernel_self_distill(K:torch.Tensor,           # kernels of the training inputs, as for `kernel_descent`
+                        K_test:torch.Tensor,      # kernels of test with training inputs, or None
+                        f0:torch.Tensor,          # logits at initialisation, (L, n, k)
+                        f0_test:torch.Tensor,     # on the test inputs, (L, n', k), or None
+                        y:torch.Tensor,           # labels, (n,)
+                        teachers:torch.Tensor,    # logits of the trained single models on the training inputs, (L, n, k)
+                        **kwargs,                 # further arguments of `kernel_distill`
+                       )->KernelFit:              # the students
     "Student l learns from labels and from another single model, `teachers[l−1]` (L, n, k), trained before with `kernel_descent`; raises `ValueError` for fewer than two."
     if teachers.ndim!=3 or len(teachers)<2: raise ValueError(f'self-distillation needs the logits of at least two single models, (L, n, k); got {tuple(teachers.shape)}')
     return kernel_distill(K, K_test, f0, f0_test, y, teachers.roll(1, 0), **kwargs)
