@@ -432,15 +432,18 @@ def train(self, unit, tick=None):
 
 for _f in (seed_of, trainer, teacher, fit_unit, train): setattr(Run, _f.__name__, _f)
 
-# %% ../nbs/11_cifar.ipynb #cacf9846
+# %% ../nbs/11_cifar.ipynb #cfa806ad
 class Workers:
     "The workers of `torchrun`, or just this process."
     def __init__(self):
         self.rank, self.world, self.store = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1)), None
         if self.world > 1:
             import torch.distributed as dist
-            self.store, *_ = next(dist.rendezvous('env://'))
-            dist.init_process_group('gloo', store=dist.PrefixStore('group', self.store), rank=self.rank, world_size=self.world)
+            store, *_ = next(dist.rendezvous('env://'))
+            dist.init_process_group('gloo', store=store, rank=self.rank, world_size=self.world)
+            start = torch.tensor([time.time_ns()])                        # rank 0's names this start of the workers
+            dist.broadcast(start, 0)
+            self.store = dist.PrefixStore(f'ekd_cifar/{start.item()}', store)
 
     def claim(self, name):
         "Is this worker the first to ask for `name`?"

@@ -18,9 +18,9 @@ sys.argv[0] = 'ekd_cifar'
 sys.exit(cifar.ekd_cifar())
 '''
 
-def torchrun(tmp, out, *args):
+def torchrun(tmp, out, *args, restarts=2):
     script = tmp/'worker.py'; script.write_text(RUN)
-    cmd = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '--max-restarts', '2', '--monitor-interval', '0.1', str(script)]
+    cmd = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '--max-restarts', str(restarts), '--monitor-interval', '0.1', str(script)]
     return subprocess.Popen([*cmd, *TINY, '--out', str(out), *args], env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 def log(tmp): return [o.split() for o in (tmp/'log').read_text().splitlines()] if (tmp/'log').exists() else []
@@ -47,6 +47,6 @@ def test_killed_worker(undisturbed, tmp_path):
     assert stdout.count('of 32 networks') == 1 and ledger(out) == undisturbed
 
 def test_a_worker_s_error_reaches_all(tmp_path):
-    p = torchrun(tmp_path, tmp_path/'out', '--net', '28x2', '--members', '1')
+    p = torchrun(tmp_path, tmp_path/'out', '--net', '28x2', '--members', '1', restarts=0)
     _, stderr = p.communicate(timeout=90)
     assert p.returncode != 0 and 'expected depth-width' in stderr
