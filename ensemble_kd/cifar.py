@@ -722,11 +722,11 @@ def dry_row(preset:Preset, # one row
 
 def _hours(s): return f'{s:.0f} s' if s < 120 else f'{s/60:.0f} min' if s < 7200 else f'{s/3600:.1f} h' if s < 2e5 else f'{s/86400:.0f} days'
 
-# %% ../nbs/11_cifar.ipynb #793003fd
+# %% ../nbs/11_cifar.ipynb #63555512
 GPU = dict(augment=True, precision='bfloat16', compile='default', bounded=True, temperature=4., kd_weight=.9)
 PRESETS = {
-    'cpu': [Preset(n_train=2000, groups=4, members=3, joint=3, students=3, selves=2, controls=1, recipe=Recipe(epochs=14, batch=100, lr=.2, joint_lr=3.))],
-    'cpu-augmented': [Preset(n_train=2000, groups=4, members=3, joint=0, students=1, selves=1, controls=0, recipe=Recipe(epochs=14, batch=100, lr=.2, augment=True))],
+    'cpu': [Preset(n_train=2000, groups=4, members=3, joint=3, students=3, selves=2, controls=1, recipe=Recipe(epochs=14, batch=100, lr=.2, temperature=4., joint_lr=3.))],
+    'cpu-augmented': [Preset(n_train=2000, groups=4, members=3, joint=0, students=1, selves=1, controls=0, recipe=Recipe(epochs=14, batch=100, lr=.2, temperature=4., augment=True))],
     'fast': [Preset(net='28-2', members=5, joint=5, students=3, selves=3, controls=2, recipe=Recipe(epochs=30, batch=512, lr=.4, **GPU))],
     'paper': [Preset(data, net, joint=JOINT.get(net, 10), recipe=Recipe(epochs=200, batch=128, schedule='step', **GPU)) for net in NETS for data in _TABLES]}
 
