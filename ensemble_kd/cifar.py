@@ -10,12 +10,13 @@ __all__ = ['INIT', 'ORDER', 'CROPS', 'COLUMNS', 'NETS', 'JOINT', 'PAPER', 'KINDS
            'cifar_table', 'example_image', 'cifar_ledger', 'plot_cifar', 'activation_bytes', 'work_factors',
            'step_seconds', 'dry_row', 'choose_rows', 'run_row', 'write_ledger', 'ekd_cifar']
 
-# %% ../nbs/11_cifar.ipynb #0a155666
+# %% ../nbs/11_cifar.ipynb #5cd8b31f
 import base64, copy, json, math, os, struct, sys, time, zipfile
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 import numpy as np
 import torch
+from fastcore.basics import patch
 from fastcore.script import call_parse
 from torch import nn
 from torch.nn import functional as F
@@ -124,17 +125,20 @@ class Trainer:
 
     def state(self): return {k: v.detach().cpu().clone() for k, v in self.nets[0].state_dict().items()}
 
-# %% ../nbs/11_cifar.ipynb #02f5ddcb
-def _loss(self, z, y, g, smoothing): return member_loss(z, y, g, self.recipe.temperature, self.recipe.kd_weight, smoothing)
+# %% ../nbs/11_cifar.ipynb #d2d345a7
+@patch
+def _loss(self:Trainer, z, y, g, smoothing): return member_loss(z, y, g, self.recipe.temperature, self.recipe.kd_weight, smoothing)
 
-def _backward(self, x, y, g, smoothing, share):
+@patch
+def _backward(self:Trainer, x, y, g, smoothing, share):
     "Add the gradient of one part of the batch; its share of the loss."
     if self.recipe.bounded and len(self.nets) > 1: return self._backward_bounded(x, y, g, smoothing, share)
     loss = share * self._loss(self.average(x), y, g, smoothing)
     loss.backward()
     return loss.detach()
 
-def _backward_bounded(self, x, y, g, smoothing, share):
+@patch
+def _backward_bounded(self:Trainer, x, y, g, smoothing, share):
     "The same for the average of several networks, one of them at a time in memory."
     buffers = [b for o in self.nets for b in o.buffers()]
     before = [b.clone() for b in buffers]
@@ -149,7 +153,8 @@ def _backward_bounded(self, x, y, g, smoothing, share):
         out.backward((dz/len(self.nets)).to(out.dtype))
     return loss.detach()
 
-def _step(self, opt, x, y, g, smoothing):
+@patch
+def _step(self:Trainer, opt, x, y, g, smoothing):
     "One step of the optimiser; when memory runs out, in twice as many parts."
     while True:
         opt.zero_grad(set_to_none=True)
@@ -163,10 +168,9 @@ def _step(self, opt, x, y, g, smoothing):
         opt.step()
         return loss
 
-for _f in (_loss, _backward, _backward_bounded, _step): setattr(Trainer, _f.__name__, _f)
-
-# %% ../nbs/11_cifar.ipynb #66f87749
-def _optimizer(self, lr_scale):
+# %% ../nbs/11_cifar.ipynb #21cd3bdf
+@patch
+def _optimizer(self:Trainer, lr_scale):
     "SGD with Nesterov's momentum; no weight decay for norms and biases."
     r, ps = self.recipe, [p for o in self.nets for p in o.parameters()]
     groups = [dict(params=[p for p in ps if p.ndim > 1], weight_decay=r.weight_decay), dict(params=[p for p in ps if p.ndim < 2], weight_decay=0.)]
@@ -175,7 +179,8 @@ def _optimizer(self, lr_scale):
         for o in opt.param_groups: o['lr'] = lr_scale * r.rate(t)
     return opt, set_rate
 
-def _epochs(self, images, seed, teacher, smoothing, lr_scale):
+@patch
+def _epochs(self:Trainer, images, seed, teacher, smoothing, lr_scale):
     "Train; yields after each epoch the loss of its first step and its mean loss, as tensors: the device is asked once an epoch."
     r, n = self.recipe, len(images.y_train)
     (opt, set_rate), per_epoch = self._optimizer(lr_scale), max(1, n // min(r.batch, n))
@@ -189,7 +194,8 @@ def _epochs(self, images, seed, teacher, smoothing, lr_scale):
             losses.append(self._step(opt, x, y, None if teacher is None else teacher(x, rows), smoothing))
         yield losses[0].item(), torch.stack(losses).mean().item()
 
-def fit(self, images, seed, teacher=None, smoothing=0., lr_scale=1., tick=None):
+@patch
+def fit(self:Trainer, images, seed, teacher=None, smoothing=0., lr_scale=1., tick=None):
     "Train from `seed`, with a teacher (x, rows) → logits if there is one; mean loss of each epoch. Raises `FloatingPointError` if it diverges."
     self.reset(seed); history, first = [], None
     for epoch, (start, loss) in enumerate(self._epochs(images, seed, teacher, smoothing, lr_scale)):
@@ -199,8 +205,6 @@ def fit(self, images, seed, teacher=None, smoothing=0., lr_scale=1., tick=None):
         if tick: tick(epoch, loss)
     if history[-1] > first: raise FloatingPointError(f'learned nothing: mean loss {loss:.3g} in the last epoch, first loss {first:.3g}')
     return history
-
-for _f in (_optimizer, _epochs, fit): setattr(Trainer, _f.__name__, _f)
 
 # %% ../nbs/11_cifar.ipynb #f43c40dc
 def cached_teacher(logits:torch.Tensor, # on the training images, (n, k)
@@ -392,10 +396,12 @@ def make_net(name:str,    # 'small', 'tiny' (for tests), or depth-width
     if name in ('small', 'tiny'): return small_net(classes) if name == 'small' else SmallNet(classes, width=4)
     return wide_resnet(name, classes)
 
-# %% ../nbs/11_cifar.ipynb #b0789d4d
-def seed_of(self, unit): return _seed(self.seed, unit.group, list(KINDS).index(unit.kind), unit.i)
+# %% ../nbs/11_cifar.ipynb #f0f07551
+@patch
+def seed_of(self:Run, unit): return _seed(self.seed, unit.group, list(KINDS).index(unit.kind), unit.i)
 
-def trainer(self, unit):
+@patch
+def trainer(self:Run, unit):
     "The network that trains this kind of unit, built and compiled once."
     n = self.preset.joint if unit.kind == 'joint' else 1
     if n not in self.trainers:
@@ -403,7 +409,8 @@ def trainer(self, unit):
         self.trainers[n] = Trainer(lambda: make_net(self.preset.net, k), self.preset.recipe, self.device, n)
     return self.trainers[n]
 
-def teacher(self, unit):
+@patch
+def teacher(self:Run, unit):
     "The unit's teacher: live under augmentation, cached otherwise; None without one."
     saved = [self.load(o) for o in teachers(unit, self.preset)]
     if not saved: return None
@@ -411,7 +418,8 @@ def teacher(self, unit):
     if not self.preset.recipe.augment: return cached_teacher(average_logits(torch.stack([o['train'] for o in saved])).to(self.device))
     return live_teacher(self.trainer(unit), [{k[2:]: v for k, v in o.items() if k.startswith('w_')} for o in saved])
 
-def fit_unit(self, unit, tick=None):
+@patch
+def fit_unit(self:Run, unit, tick=None):
     "Train; a member that diverges is trained again at half the learning rate, at most twice."
     trainer, teacher, images = self.trainer(unit), self.teacher(unit), self.images(unit.group)
     scale = self.preset.recipe.joint_lr if unit.kind == 'joint' else 1.
@@ -420,7 +428,8 @@ def fit_unit(self, unit, tick=None):
         except FloatingPointError as e: self.tell(f'{unit.name} {e}, at {lr_scale:g} × the learning rate {self.preset.recipe.lr:g}')
     raise ValueError(f'{unit.name} diverges even at a quarter of the learning rate: lower lr, temperature or kd_weight of the recipe')
 
-def train(self, unit, tick=None):
+@patch
+def train(self:Run, unit, tick=None):
     "Train a unit and write its file."
     start = time.perf_counter()
     losses, lr_scale = self.fit_unit(unit, tick)
@@ -429,8 +438,6 @@ def train(self, unit, tick=None):
                   lr_scale=torch.tensor(lr_scale), parts=torch.tensor(t.parts))
     if unit.kind == 'single': arrays |= {f'w_{k}': v for k, v in t.state().items()}
     self.save(unit, arrays | dict(wall=torch.tensor(time.perf_counter() - start)))
-
-for _f in (seed_of, trainer, teacher, fit_unit, train): setattr(Run, _f.__name__, _f)
 
 # %% ../nbs/11_cifar.ipynb #cfa806ad
 class Workers:
@@ -722,11 +729,11 @@ def dry_row(preset:Preset, # one row
 
 def _hours(s): return f'{s:.0f} s' if s < 120 else f'{s/60:.0f} min' if s < 7200 else f'{s/3600:.1f} h' if s < 2e5 else f'{s/86400:.0f} days'
 
-# %% ../nbs/11_cifar.ipynb #63555512
+# %% ../nbs/11_cifar.ipynb #793003fd
 GPU = dict(augment=True, precision='bfloat16', compile='default', bounded=True, temperature=4., kd_weight=.9)
 PRESETS = {
-    'cpu': [Preset(n_train=2000, groups=4, members=3, joint=3, students=3, selves=2, controls=1, recipe=Recipe(epochs=14, batch=100, lr=.2, temperature=4., joint_lr=3.))],
-    'cpu-augmented': [Preset(n_train=2000, groups=4, members=3, joint=0, students=1, selves=1, controls=0, recipe=Recipe(epochs=14, batch=100, lr=.2, temperature=4., augment=True))],
+    'cpu': [Preset(n_train=2000, groups=4, members=3, joint=3, students=3, selves=2, controls=1, recipe=Recipe(epochs=14, batch=100, lr=.2, joint_lr=3.))],
+    'cpu-augmented': [Preset(n_train=2000, groups=4, members=3, joint=0, students=1, selves=1, controls=0, recipe=Recipe(epochs=14, batch=100, lr=.2, augment=True))],
     'fast': [Preset(net='28-2', members=5, joint=5, students=3, selves=3, controls=2, recipe=Recipe(epochs=30, batch=512, lr=.4, **GPU))],
     'paper': [Preset(data, net, joint=JOINT.get(net, 10), recipe=Recipe(epochs=200, batch=128, schedule='step', **GPU)) for net in NETS for data in _TABLES]}
 
