@@ -676,7 +676,7 @@ def plot_cifar(ledger:dict, # of `cifar_ledger`
     if ledger['reliability']: b.legend()
     return fig
 
-# %% ../nbs/11_cifar.ipynb #f84406fb
+# %% ../nbs/11_cifar.ipynb #06f86227
 def activation_bytes(trainer:Trainer, # whose network
                      size:int=32,     # pixels a side
                      n:int=4,         # images in the probe
@@ -695,7 +695,11 @@ def work_factors(p:Preset)->dict: # kind → forward passes of one network for e
     live = p.recipe.augment
     return dict(single=3, joint=p.joint*(4 if p.recipe.bounded else 3), smooth=3, kd=3 + p.members*live, self=3 + live)
 
-def step_seconds(trainer, size, n=None, steps=3):
+def step_seconds(trainer:Trainer, # how to train
+                 size:int,        # pixels a side
+                 n:int=None,      # images a step; the recipe's by default
+                 steps:int=3,     # to time, after one that is not
+                )->float:         # seconds
     "Seconds of a training step for one image, from a few real ones."
     n = n or trainer.recipe.batch
     x, y = torch.zeros(n, 3, size, size, device=trainer.device, dtype=trainer.dtype), torch.zeros(n, dtype=torch.long, device=trainer.device)
