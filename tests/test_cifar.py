@@ -41,14 +41,14 @@ def test_ledger_table_and_picture(done):
     for c in d['claims']: assert c['verdict'] in ('reproduced', 'partly', 'not') and c['n'] == 4 and c['id'] in r.stdout
     assert '95.22' in r.stdout and 'ensemble of KD' in r.stdout and (out/ROW/'cifar.png').read_bytes().startswith(b'\x89PNG')
 
-def test_kill_9_and_resume(done, tmp_path):
+def test_kill_9_and_resume(done, tmp_path, capsys):
     out = tmp_path/'k'
     p = subprocess.Popen(command(tmp_path, out), env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 60
     while len(members(out)) < 5: assert p.poll() is None and time.monotonic() < end; time.sleep(.01)
     p.send_signal(signal.SIGKILL); p.wait()
     before = members(out); assert 5 <= len(before) < 32
-    r = ekd_cifar(tmp_path, out, '--show'); assert r.returncode == 0 and f'{len(before)} of 32 networks' in r.stdout    # the table, with what is there
+    assert f'{len(before)} of 32 networks' in here(capsys, out, show=True)[1]                # the table, with what is there
     assert members(out) == before
     r = ekd_cifar(tmp_path, out); assert r.returncode == 0, r.stderr
     assert before.items() <= members(out).items() and ledger(out) == ledger(done[0])
@@ -81,23 +81,32 @@ def test_full_disk(done, tmp_path):
     line = r.stderr.strip().splitlines()[-1]
     assert r.returncode == 2 and line.startswith('ekd_cifar: cannot write') and 'run the same command again' in line and 'Traceback' not in r.stderr
     assert not list((out/ROW/'members').iterdir())             # nothing half-written stays
-    assert ekd_cifar(tmp_path, out).returncode == 0 and ledger(out) == ledger(done[0])
+
+def here(capsys, out, **kw):
+    "The command in this process, with tiny settings: exit status, standard output, last line of standard error."
+    from ensemble_kd.cifar import ekd_cifar
+    status = 0
+    try: ekd_cifar(**dict(data='textures', net='tiny', epochs=2, members=2, device='cpu', out=str(out)) | kw)
+    except SystemExit as e: status = e.code
+    got = capsys.readouterr()
+    return status, got.out, (got.err.strip().splitlines() or [''])[-1]
 
 @pytest.mark.parametrize('args, says', [
-    (['--preset', 'gpu'], 'expected one of cpu'), (['--data', 'mnist'], 'expected one of cifar10'), (['--net', '28x2'], 'depth-width'),
-    (['--device', 'gpu'], 'expected one of auto, cpu'), (['--members', '0'], 'at least one member'), (['--epochs', '0'], 'epochs and batch'),
-    (['--seed', '-1'], 'seed ≥ 0'), (['--members', '3'], 'other settings'), (['--seed', '1'], 'other settings'),
-    (['--data', 'cifar10', '--dir', 'nowhere'], 'nowhere')])
-def test_bad_input_is_one_line(done, args, says, tmp_path):
-    out = done[0] if says == 'other settings' else tmp_path/'new'
-    r = ekd_cifar(tmp_path, out, *args)
-    line = r.stderr.strip().splitlines()[-1]
-    assert r.returncode == 2 and line.startswith('ekd_cifar: ') and says in line and 'Traceback' not in r.stderr
+    (dict(preset='gpu'), 'expected one of cpu'), (dict(data='mnist'), 'expected one of cifar10'), (dict(net='28x2'), 'depth-width'),
+    (dict(device='gpu'), 'expected one of auto, cpu'), (dict(members=0), 'at least one member'), (dict(epochs=0), 'epochs and batch'),
+    (dict(seed=-1), 'seed ≥ 0'), (dict(members=3), 'other settings'), (dict(seed=1), 'other settings'), (dict(augment=True), 'other settings'),
+    (dict(data='cifar10', dir='nowhere'), 'nowhere')])
+def test_bad_input_is_one_line(done, args, says, tmp_path, capsys):
+    status, _, line = here(capsys, done[0] if says == 'other settings' else tmp_path/'new', **args)
+    assert status == 2 and line.startswith('ekd_cifar: ') and says in line
 
-def test_dry_run_trains_nothing(tmp_path):
-    r = subprocess.run(command(tmp_path, tmp_path/'d', '--data', 'cifar10', '--net', '10-1', '--preset', 'fast', '--dry'), env=ENV, capture_output=True, text=True, timeout=60)
-    assert r.returncode == 0 and 'nothing was trained' in r.stdout and 'GMAC' in r.stdout and 'GiB' in r.stdout, r.stderr
-    assert not (tmp_path/'d').exists()
+def test_bad_option_of_the_command(tmp_path):
+    r = ekd_cifar(tmp_path, tmp_path/'new', '--preset', 'gpu')
+    assert r.returncode == 2 and r.stderr.startswith('ekd_cifar: unknown preset') and r.stderr.count('\n') == 1
+
+def test_dry_run_trains_nothing(tmp_path, capsys):
+    status, out, _ = here(capsys, tmp_path/'d', data='cifar10', net='10-1', preset='fast', dry=True)
+    assert status == 0 and 'nothing was trained' in out and 'GMAC' in out and 'GiB' in out and not (tmp_path/'d').exists()
 
 @pytest.mark.parametrize('mode', ['eager', 'default'])
 def test_compiled_bfloat16_with_a_live_teacher(mode, monkeypatch):
