@@ -10,9 +10,10 @@ __all__ = ['INIT', 'ORDER', 'CROPS', 'COLUMNS', 'NETS', 'JOINT', 'PAPER', 'KINDS
            'cifar_table', 'example_image', 'cifar_ledger', 'plot_cifar', 'activation_bytes', 'work_factors',
            'step_seconds', 'dry_row', 'choose_rows', 'run_row', 'write_ledger', 'ekd_cifar']
 
-# %% ../nbs/11_cifar.ipynb #5cd8b31f
+# %% ../nbs/11_cifar.ipynb #71342942
 import base64, copy, json, math, os, struct, sys, time, zipfile
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from .resnet import SmallNet, macs, reset_weights, small_net, wide_resnet
 from .study import check_settings
 from .train import load_checkpoint, save_checkpoint
 
-# %% ../nbs/11_cifar.ipynb #73e8a406
+# %% ../nbs/11_cifar.ipynb #3d4c162d
 @dataclass(frozen=True)
 class Recipe:
     "How a member is trained; raises `ValueError` for settings that make no sense."
@@ -45,7 +46,7 @@ class Recipe:
     smoothing:float=.1       # of the labels, in the control column only
     temperature:float=3.     # of distillation
     kd_weight:float=.9       # weight of the teacher; the labels have the rest
-    joint_lr:float=4.        # factor on the learning rate when an average is trained: each member gets 1/L of the gradient
+    joint_lr:float=1.        # factor on the learning rate when the average of L nets is trained: each gets 1/L of the gradient
     bounded:bool=False       # train the average with one member's activations in memory at a time
     precision:str='float32'  # or 'bfloat16': autocast
     channels_last:bool=True  # memory format
@@ -88,7 +89,7 @@ def _out_of_memory(e):
     "Is it a lack of memory, of the GPU or of the CPU?"
     return isinstance(e, torch.cuda.OutOfMemoryError) or isinstance(e, RuntimeError) and ('out of memory' in str(e) or "can't allocate memory" in str(e))
 
-# %% ../nbs/11_cifar.ipynb #a1c3c0b7
+# %% ../nbs/11_cifar.ipynb #d39de473
 class Trainer:
     "A network, or the average of several, on a device: compiled once, trained again from any seed."
     def __init__(self,
@@ -122,6 +123,13 @@ class Trainer:
 
     @property
     def dtype(self): return torch.bfloat16 if self.recipe.precision == 'bfloat16' else torch.float32
+
+    @cached_property
+    def with_state(self):
+        "(state, x) → logits in evaluation mode with somebody else's weights; compiled once for all of them."
+        net = copy.deepcopy(self.nets[0]).eval().requires_grad_(False)
+        def run(state, x): return torch.func.functional_call(net, state, (x,))
+        return torch.compile(run) if self.recipe.compile else run
 
     def state(self): return {k: v.detach().cpu().clone() for k, v in self.nets[0].state_dict().items()}
 
@@ -206,7 +214,7 @@ def fit(self:Trainer, images, seed, teacher=None, smoothing=0., lr_scale=1., tic
     if history[-1] > first: raise FloatingPointError(f'learned nothing: mean loss {loss:.3g} in the last epoch, first loss {first:.3g}')
     return history
 
-# %% ../nbs/11_cifar.ipynb #f43c40dc
+# %% ../nbs/11_cifar.ipynb #4f239059
 def cached_teacher(logits:torch.Tensor, # on the training images, (n, k)
                   ):                    # (x, rows) → logits
     "A teacher whose logits were computed beforehand."
@@ -216,10 +224,7 @@ def live_teacher(trainer:Trainer, # gives the network, the device, the precision
                  states:list,     # weights of the teacher's members, as `Trainer.state` gives them
                 ):                # (x, rows) → logits
     "The average of trained members, computed on the batch that the student sees."
-    net = copy.deepcopy(trainer.nets[0]).eval().requires_grad_(False)
-    states = [{k: v.to(trainer.device) for k, v in o.items()} for o in states]
-    def run(state, x): return torch.func.functional_call(net, state, (x,))
-    if trainer.recipe.compile: run = torch.compile(run)
+    states, run = [{k: v.to(trainer.device) for k, v in o.items()} for o in states], trainer.with_state
     @torch.no_grad()
     def teacher(x, rows):
         with trainer.autocast(): return torch.stack([run(o, x).float() for o in states]).mean(0)
@@ -733,13 +738,13 @@ def dry_row(preset:Preset, # one row
 
 def _hours(s): return f'{s:.0f} s' if s < 120 else f'{s/60:.0f} min' if s < 7200 else f'{s/3600:.1f} h' if s < 2e5 else f'{s/86400:.0f} days'
 
-# %% ../nbs/11_cifar.ipynb #793003fd
+# %% ../nbs/11_cifar.ipynb #3d318f80
 GPU = dict(augment=True, precision='bfloat16', compile='default', bounded=True, temperature=4., kd_weight=.9)
 PRESETS = {
     'cpu': [Preset(n_train=2000, groups=4, members=3, joint=3, students=3, selves=2, controls=1, recipe=Recipe(epochs=14, batch=100, lr=.2, joint_lr=3.))],
     'cpu-augmented': [Preset(n_train=2000, groups=4, members=3, joint=0, students=1, selves=1, controls=0, recipe=Recipe(epochs=14, batch=100, lr=.2, augment=True))],
-    'fast': [Preset(net='28-2', members=5, joint=5, students=3, selves=3, controls=2, recipe=Recipe(epochs=30, batch=512, lr=.4, **GPU))],
-    'paper': [Preset(data, net, joint=JOINT.get(net, 10), recipe=Recipe(epochs=200, batch=128, schedule='step', **GPU)) for net in NETS for data in _TABLES]}
+    'fast': [Preset(net='28-2', members=5, joint=5, students=3, selves=3, controls=2, recipe=Recipe(epochs=30, batch=512, lr=.4, joint_lr=5., **GPU))],
+    'paper': [Preset(data, net, joint=JOINT.get(net, 10), recipe=Recipe(epochs=200, batch=128, schedule='step', joint_lr=JOINT.get(net, 10), **GPU)) for net in NETS for data in _TABLES]}
 
 def choose_rows(preset:str='cpu', # name
                 data:str=None,    # another data set
