@@ -61,12 +61,12 @@ class WideResNet(nn.Module):
 def reset_weights(net:nn.Module, # convolutions, linear layers and norms
                   seed:int,      # draws the weights
                  )->nn.Module:   # the same network
-    "Draw all weights anew, in place: He's normal over the outgoing channels for convolutions, and reset the norms."
+    "Draw all weights anew, in place: He's normal over the outgoing channels for convolutions; norms, and whatever else has `reset_parameters`, reset themselves."
     gen = torch.Generator().manual_seed(int(seed))
     for m in net.modules():
         if isinstance(m, nn.Conv2d): m.weight.copy_(torch.randn(m.weight.shape, generator=gen) * math.sqrt(2 / (m.weight[:, 0].numel())))
         elif isinstance(m, nn.Linear): m.weight.copy_((2*torch.rand(m.weight.shape, generator=gen) - 1) / math.sqrt(m.in_features))
-        elif isinstance(m, (nn.BatchNorm2d, nn.GroupNorm)): m.reset_parameters()
+        elif hasattr(m, 'reset_parameters'): m.reset_parameters()
         if isinstance(m, (nn.Conv2d, nn.Linear)) and m.bias is not None: m.bias.zero_()
     return net
 

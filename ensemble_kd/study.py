@@ -80,7 +80,7 @@ def fit(make,            # function without arguments that makes the network
         lr:float=.02,    # highest learning rate of the one-cycle schedule
         shared:bool=False, # all members see the samples in the first one's order
         tick=None,       # called after each step
-       ):                # function: inputs (n, ...) → logits (L, n, k)
+       ):                # function: inputs (n, ...) → logits (L, n, k); its `state` holds the parameters, (L, ...) each
     "Train one member per seed, all at once; the members stay independent unless `loss` ties them."
     batch, nets = min(batch, len(x)), []
     with torch.random.fork_rng(devices=[]):
@@ -94,7 +94,9 @@ def fit(make,            # function without arguments that makes the network
         loss(run(state, x[rows]), rows).backward(); opt.step(); schedule.step()
         if tick: tick()
     predict = vmap(lambda state, x: functional_call(base, state, (x,)), in_dims=(0, None))
-    return torch.no_grad()(lambda x: predict(state, x))
+    trained = torch.no_grad()(lambda x: predict(state, x))
+    trained.state = state[0]
+    return trained
 
 # %% ../nbs/12_study.ipynb #5ce8ef96
 def label_loss(y:torch.Tensor, # labels of the training set, (n,)
