@@ -1,4 +1,4 @@
-"""The kernel of `benchmarks/ntk.py` by neural-tangents, in an environment of its own (no PyTorch): computes once a line read.
+"""The kernel of `benchmarks/ntk.py` by neural-tangents, in an environment of its own (no PyTorch): computes once a line read, by the implementation that the line names.
 
     python ntk_rival.py in.npz full|trace     # writes out.npy beside it; prints the fastest implementation and a first time of each, then seconds
 """
@@ -37,6 +37,6 @@ def main(file, kind):
     best = min(took, key=took.get)
     np.save(Path(file).with_name('out.npy'), np.asarray(steps[best]()))
     print(json.dumps(dict(best=best.lower(), once={o.lower(): t for o, t in took.items()})), flush=True)
-    for _ in sys.stdin: print(json.dumps(seconds(steps[best])), flush=True)
+    for line in sys.stdin: print(json.dumps(seconds(steps[line.strip().upper()])), flush=True)
 
 if __name__=='__main__': main(*sys.argv[1:])

@@ -8,8 +8,8 @@ __all__ = ['TEACHING', 'LINEAR_GRID', 'MULTIVIEW_CLAIMS', 'IMAGE_CLAIMS', 'REGIM
            'multiview_point', 'linear_logits', 'linear_seed', 'movement', 'regime_claims', 'RegimePreset',
            'multiview_seed', 'image_seed', 'plot_regimes', 'strided_cnn', 'run_regimes', 'ekd_ntk']
 
-# %% ../nbs/13_regimes.ipynb #67e63be9
-import time
+# %% ../nbs/13_regimes.ipynb #491414e3
+import time, warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import torch
@@ -439,7 +439,7 @@ def plot_regimes(data:str,   # 'multiview' or a set of images
         axs[2].set_xticks([0,1], ['at initialisation', 'after training']); axs[2].set(ylabel='alignment of kernel and labels')
     return fig
 
-# %% ../nbs/13_regimes.ipynb #1b541714
+# %% ../nbs/13_regimes.ipynb #d828e32f
 def strided_cnn(classes:int=10, # number of classes
                 width:int=12,   # channels of the first layer; doubled twice
                )->nn.Module:    # for images (n, 3, 32, 32)
@@ -468,10 +468,13 @@ def run_regimes(preset:RegimePreset,  # sizes
     images = None if data=='multiview' else _load(data, device)
     config = dict(asdict(preset), data=data); about = dict(config=config, seed=seed, device=torch.device(device).type, version=__version__, torch=torch.__version__)
     out, seeds, start = own_folder(out, about), [], time.monotonic()
-    with tqdm(desc='both regimes', disable=not progress, unit='part') as bar:
+    parts = len(preset.widths) + (len(preset.sigma0) + len(preset.mass)*len(preset.feature_noise) + 1 if images is None else len(preset.wider) + 7)
+    with warnings.catch_warnings(), tqdm(desc='both regimes', disable=not progress, unit='part', total=parts*preset.repeats) as bar:
+        warnings.simplefilter('ignore', FutureWarning)           # PyTorch's own, at its first forward-mode derivative
         for s in range(seed, seed+preset.repeats):
             file = out/f'seed{s}.json'; bar.set_postfix_str(f'seed {s}')
-            if not file.exists():
+            if file.exists(): bar.update(parts)
+            else:
                 t = time.monotonic()
                 r = multiview_seed(preset, s, device, bar.update) if images is None else image_seed(preset, *images, s, bar.update)
                 write_json(file, r | dict(wall_s=round(time.monotonic()-t, 1)))
@@ -492,16 +495,23 @@ def _columns(data, seeds):
             lines.append(f'{regime + (f", {kind}-view data" if kind else ""):24}' + ''.join(f'{o:10.2f}' for o in v))
     return '\n'.join(lines)
 
+def _paper_preset(data, seed, out, device):
+    "Figure 1's linearised network, column by column, by the machinery of the tables."
+    if data not in ('cifar10', 'cifar100'): raise ValueError(f'the paper preset is for cifar10 and cifar100, got {data!r}')
+    from ensemble_kd.cifar import ekd_cifar
+    ekd_cifar(preset='ntk', data=data, seed=seed, out=out or f'runs/ntk-{data}-paper-seed{seed}', device=device)
+
 @call_parse
 @one_line_errors
-def ekd_ntk(preset:str='default', # sizes: quick (half a minute), default (minutes)
+def ekd_ntk(preset:str='default', # sizes: quick (half a minute), default (minutes), paper (the paper's WRN-10-4-NTK on all of cifar10 or cifar100, for a GPU)
             data:str='multiview', # multiview (the formal data), digits, cifar10 or cifar100 (4,000 training images of it)
             seed:int=0,           # the first seed; the preset's repeats use seed, seed+1, ...
             out:str=None,         # folder for ntk.json and ntk.png; the same one resumes (default: runs/ntk-DATA-PRESET-seedN)
             device:str='cpu',     # where to compute: cpu, cuda, cuda:1, ...
            ):
     "Ensemble, train-the-average, distillation and self-distillation without feature learning (linearised networks) and with it, side by side: prints errors of both regimes and claim, paper, measured ± 95 % CI, verdict."
-    if preset not in REGIME_PRESETS: raise ValueError(f'unknown preset {preset!r}: expected one of {", ".join(sorted(REGIME_PRESETS))}')
+    if preset=='paper': return _paper_preset(data, seed, out, device)
+    if preset not in REGIME_PRESETS: raise ValueError(f'unknown preset {preset!r}: expected one of {", ".join([*sorted(REGIME_PRESETS), "paper"])}')
     out = out or f'runs/ntk-{data}-{preset}-seed{seed}'
     ledger = run_regimes(REGIME_PRESETS[preset], data, seed, out, check_device(device))
     p = ledger['provenance']
