@@ -13,7 +13,7 @@ here, rank, train = Path(__file__).parent, os.environ['RANK'], cifar.Run.train
 def logged(self, unit, tick=None):
     with open(here/'log', 'a') as f: f.write(f'{rank} {unit.name}\\n')
     train(self, unit, tick)
-cifar.Run.train = logged
+cifar.Run.train, cifar.PATIENCE = logged, 2.
 sys.argv[0] = 'ekd_cifar'
 sys.exit(cifar.ekd_cifar())
 '''
