@@ -17,13 +17,12 @@ from dataclasses import replace
 from statistics import median
 import torch
 from fastcore.script import call_parse
-from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from ensemble_kd.cifar import GPU, Recipe, Trainer, make_net
 from ensemble_kd.claims import check_device, device_name, one_line_errors, provenance, write_json
-from ensemble_kd.images import balanced_subset, batches, load_images, normalize
+from ensemble_kd.images import balanced_subset, load_images
 from ensemble_kd.resnet import macs, small_net
 
 class Usual(Dataset):

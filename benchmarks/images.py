@@ -13,7 +13,6 @@ member's time is measured while it trains. Keep the machine otherwise idle.
 """
 import os, time
 from statistics import median
-import numpy as np
 import torch
 from fastcore.script import call_parse
 from torch.nn import functional as F

@@ -337,7 +337,7 @@ def regime_claims(data:str,   # 'multiview' or a set of images
     rows = MULTIVIEW_CLAIMS if data=='multiview' else IMAGE_CLAIMS
     return [claim(id, text, paper, rule, [value(o) for o in seeds]) for id, text, paper, rule, value in rows]
 
-# %% ../nbs/13_regimes.ipynb #3f951d69
+# %% ../nbs/13_regimes.ipynb #a19c9193
 @dataclass(frozen=True)
 class RegimePreset:
     "Sizes of a run; the defaults are the default preset."
@@ -359,7 +359,7 @@ class RegimePreset:
     students:int=2                        # students per setting there
 
 REGIME_PRESETS = dict(default=RegimePreset(),
-    quick=RegimePreset(repeats=2, members=3, widths=(128,512,2048), sigma0=(.03,.5), mass=(2.,), feature_noise=('independent',),
+    quick=RegimePreset(repeats=2, members=3, widths=(128,512,2048), sigma0=(.03,.5), mass=(2.,), feature_noise=('independent',), n=160,
                        sizes=(100,200), width=12, wider=(2,), net_steps=200, students=1))
 
 def multiview_seed(preset:RegimePreset, # sizes
@@ -439,7 +439,7 @@ def plot_regimes(data:str,   # 'multiview' or a set of images
         axs[2].set_xticks([0,1], ['at initialisation', 'after training']); axs[2].set(ylabel='alignment of kernel and labels')
     return fig
 
-# %% ../nbs/13_regimes.ipynb #cea70bd5
+# %% ../nbs/13_regimes.ipynb #3c4e5b71
 def strided_cnn(classes:int=10, # number of classes
                 width:int=12,   # channels of the first layer; doubled twice
                )->nn.Module:    # for images (n, 3, 32, 32)

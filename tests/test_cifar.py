@@ -112,7 +112,7 @@ def test_dry_run_trains_nothing(tmp_path, capsys):
 def test_compiled_bfloat16_with_a_live_teacher(mode, monkeypatch):
     "The path of the GPU presets on this CPU: compiled, bfloat16, channels last, augmented, live teacher; 'eager' traces without a C++ compiler."
     if mode == 'default' and not shutil.which('g++'): pytest.skip('needs a C++ compiler')
-    from ensemble_kd.cifar import GPU, Recipe, Trainer, live_teacher, load_data, make_net
+    from ensemble_kd.cifar import GPU, Recipe, Trainer, live_teacher, load_data
     torch._dynamo.reset()
     if mode == 'eager':
         real = torch.compile

@@ -1,12 +1,10 @@
 "`ekd_cifar` under torchrun: two workers share the networks, one is killed midway, nothing finished is lost."
 import os, signal, subprocess, sys, time
-from pathlib import Path
 import pytest
 from test_cifar import ENV, TINY, ekd_cifar, ledger, members
 
 RUN = '''
 import os, sys
-from pathlib import Path
 from ensemble_kd import cifar
 here, rank, train = Path(__file__).parent, os.environ['RANK'], cifar.Run.train
 (here/f'pid{rank}').write_text(str(os.getpid()))

@@ -1,7 +1,6 @@
 "The command `ekd_ntk` as a process: results, resuming, bad input; and the network with its linearisation on the formal data."
 import json, os, subprocess, sys
-from dataclasses import replace
-import pytest, torch
+import pytest
 from ensemble_kd import regimes
 from ensemble_kd.data import MultiView
 
@@ -11,6 +10,7 @@ from ensemble_kd import regimes
 from ensemble_kd.data import MultiView
 regimes.REGIME_PRESETS['tiny'] = regimes.RegimePreset(repeats=2, members=2, widths=(32,128), drift_n=20, dist=MultiView(d=60, sigma_p=.1), n=60, m=3,
     sigma0=(.05,), mass=(1.,), feature_noise=('shared',), sizes=(50,50), width=4, wider=(2,), net_steps=40, students=1)
+regimes.REGIME_PRESETS['one'] = replace(regimes.REGIME_PRESETS['tiny'], repeats=1)
 sys.argv[0] = 'ekd_ntk'
 sys.exit(regimes.ekd_ntk())
 '''
@@ -43,7 +43,7 @@ def test_resumes_to_the_same_ledger(done):
 
 def test_digits(tmp_path):
     pytest.importorskip('sklearn')
-    r = ekd_ntk(tmp_path, '--preset', 'tiny', '--data', 'digits', '--out', 'd'); assert r.returncode==0, r.stderr
+    r = ekd_ntk(tmp_path, '--preset', 'one', '--data', 'digits', '--out', 'd'); assert r.returncode==0, r.stderr
     d = json.loads((tmp_path/'d/ntk.json').read_text())
     assert {c['id'] for c in d['claims']} == {o[0] for o in regimes.IMAGE_CLAIMS}
     assert all(set(o['linear']) <= set(o['network']) for o in d['seeds'])

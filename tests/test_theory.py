@@ -1,5 +1,5 @@
 "`ekd_theory` as a user runs it: from the shell, with good and bad input, killed and resumed."
-import json, os, signal, subprocess, sysconfig, time
+import json, signal, subprocess, sysconfig, time
 from pathlib import Path
 import pytest
 
