@@ -394,7 +394,7 @@ def image_seed(preset:RegimePreset, # sizes
     move = movement(lambda: make(p.width).to(x.device), x[i], y[i], seed, **fitting); tick()
     return dict(seed=seed, linear=lin['error'], network=net['error'], wide=lin['wide'], train=lin['train'], choice=lin['choice'], drift=drift, movement=move)
 
-# %% ../nbs/13_regimes.ipynb #52140439
+# %% ../nbs/13_regimes.ipynb #cf864888
 COLOURS = dict(linear='tab:orange', network='tab:blue')
 
 def _line(ax, seeds, xs, value, **kw):
@@ -417,6 +417,7 @@ def _drift_axis(ax, seeds):
     first = mean_ci([o['drift'][0]['drift'] for o in seeds])[0]
     for power, style, name in ((.5, ':', '1/√width'), (1, '--', '1/width')): ax.plot(widths, [first*(widths[0]/w)**power for w in widths], color='k', lw=1, ls=style, label=name)
     ax.set(xscale='log', yscale='log', xlabel='width (hidden units)', ylabel='relative to the start', title='when is a network linear?'); ax.legend(fontsize=8)
+    ax.set_xticks(widths, widths, fontsize=8); ax.minorticks_off()
 
 def plot_regimes(data:str,   # 'multiview' or a set of images
                  seeds:list, # results of each seed

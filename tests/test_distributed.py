@@ -5,6 +5,7 @@ from test_cifar import ENV, TINY, ekd_cifar, ledger, members
 
 RUN = '''
 import os, sys
+from pathlib import Path
 from ensemble_kd import cifar
 here, rank, train = Path(__file__).parent, os.environ['RANK'], cifar.Run.train
 (here/f'pid{rank}').write_text(str(os.getpid()))
