@@ -27,9 +27,9 @@ from . import __version__
 from .claims import (Band, Positive, check_device, claim, claims_table, mean_ci, one_line_errors, own_folder,
                                 provenance, read_json, writable_dir, write_json)
 from .ensemble import average_logits, disagreement
-from .images import AugmentationPlan, balanced_subset, batches, load_images, normalize, split_validation
+from .images import AugmentationPlan, balanced_subset, batches, load_images, normalize, split_validation, textures
 from .ntk import TangentNet
-from .resnet import SmallNet, macs, reset_weights, small_net, wide_resnet
+from .resnet import SmallNet, macs, reset_weights, wide_resnet
 from .train import load_checkpoint, save_checkpoint
 
 # %% ../nbs/11_cifar.ipynb #3d4c162d
@@ -376,10 +376,7 @@ class Run:
     def save(self, unit, arrays):
         "Write a finished unit, all of it or nothing."
         file = self.file(unit); file.parent.mkdir(exist_ok=True)
-        try: save_checkpoint(file, dict(unit=unit.name), arrays)
-        except OSError as e:
-            file.with_name(f'.{file.name}.tmp').unlink(missing_ok=True)
-            raise OSError(f'cannot write {str(file)!r} ({e.strerror or e}): make room and run the same command again, finished members are kept') from None
+        save_checkpoint(file, dict(unit=unit.name), arrays, 'make room and run the same command again, finished members are kept')
 
     def open(self):
         "Claim the folder; raises `ValueError` if it holds a run with other settings, removes damaged files."
@@ -398,7 +395,6 @@ def load_data(name:str,    # 'cifar10', 'cifar100' or 'textures'
               folder=None, # see `load_images`
              ):            # `Images`
     "CIFAR, or the small synthetic set."
-    from ensemble_kd.images import textures
     return textures(800, 500, classes=4, size=16, noise=.4) if name == 'textures' else load_images(name, folder)
 
 def make_net(name:str,    # 'small', 'tiny' (for tests), or depth-width; with '-ntk' behind it, linearised, with group norm

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn import functional as F
+from .claims import replacing, writable_dir
 
 # %% ../nbs/09_images.ipynb #7ebc0577
 @dataclass(frozen=True)
@@ -252,14 +253,8 @@ def _read_npz(path, name):
 
 def _write_npz(path, a):
     "Write the arrays with their checksum, whole or not at all; `OSError` says which file and why."
-    tmp = Path(path).with_name(f'.{Path(path).name}.{os.getpid()}.tmp')
-    try:
-        tmp.parent.mkdir(parents=True, exist_ok=True)
-        with open(tmp, 'wb') as f: np.savez(f, **a, sha256=_sha256(a)); f.flush(); os.fsync(f.fileno())
-        os.replace(tmp, path)
-    except OSError as e:
-        raise OSError(f'cannot write {str(path)!r} ({e.strerror or e}): expected room for 185 MB; free some, or set XDG_CACHE_HOME to another disk') from None
-    finally: tmp.unlink(missing_ok=True)
+    writable_dir(Path(path).parent)
+    with replacing(path, 'expected room for 185 MB; free some, or set XDG_CACHE_HOME to another disk') as f: np.savez(f, **a, sha256=_sha256(a))
 
 # %% ../nbs/09_images.ipynb #c160b663
 def _download(name):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_activation', 'smoothed_relu', 'smoothed_relu_grad', 'init_weights', 'matmul_t', 'patch_logits', 'n_block',
-           'predict', 'PatchCNN', 'view_strength']
+           'predict', 'PatchCNN', 'view_strength', 'both_views']
 
 # %% ../nbs/01_model.ipynb #ab540aa3
 import functools, torch
@@ -137,3 +137,8 @@ def view_strength(weight:torch.Tensor,        # weights, (L, k, m, d)
     if features is None: overlap = weight[...,:2*k].view(L, k, m, k, 2).diagonal(dim1=1, dim2=3).permute(0,3,1,2)
     else: overlap = torch.einsum('lkmd,kvd->lkmv', weight, features)
     return overlap.amax(2).clamp(min=0)
+
+def both_views(strength:torch.Tensor, # view strengths, (L, k, 2)
+              )->float:
+    "Share of classes of which the weaker view has at least a fifth of the strength of the other."
+    return (strength.amin(-1) >= .2*strength.amax(-1)).float().mean().item()

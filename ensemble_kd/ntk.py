@@ -323,7 +323,7 @@ def _flat_product(s, t, kind):
 def _gram_product(layer, s, t, kind):
     "The same from patches (b, T, i) and gradients (b, c, T, o): Σ over pairs of places of (patch · patch + 1)(gradient · gradient)."
     (a, g), (b, h) = s, t
-    T, shape = layer.T, (len(a), layer.T, len(b), layer.T)
+    shape = len(a), layer.T, len(b), layer.T
     A = matmul_t(a.flatten(0,1), b.flatten(0,1)).view(shape) if layer.names[0] is not None else a.new_zeros(shape)
     if layer.names[1] is not None: A += 1
     if kind=='full': return matmul_t(g.flatten(0,2), h.flatten(0,2)).view(*g.shape[:3], *h.shape[:3]).mul_(A[:,None,:,:,None]).sum((2,5))
@@ -577,7 +577,7 @@ def kernel_descent(K:torch.Tensor,           # kernels of the training inputs: (
     "Full-batch gradient descent on the mean loss of L linearised models, without their weights: f ← f − (lr/n)·K·∂loss/∂f; raises `ValueError` for bad input and `FloatingPointError` if one diverges."
     if f0.ndim!=3 or not f0.numel(): raise ValueError(f'f0 must be (L, n, k): members, samples, outputs; got {tuple(f0.shape)}')
     if (K_test is None) != (f0_test is None): raise ValueError('test predictions need both K_test and f0_test')
-    apply, (L, n, k), rows = _operator(K, f0), f0.shape, slice(0, f0.shape[1])
+    apply, (L, n, _), rows = _operator(K, f0), f0.shape, slice(0, f0.shape[1])
     rate = (step_size(K) if lr is None else torch.as_tensor(lr, dtype=f0.dtype, device=f0.device)).expand(L)
     test = None if K_test is None else _operator(K_test, f0, 'K_test')
     alpha, speed, log, F = torch.zeros_like(f0), torch.zeros_like(f0), [], f0

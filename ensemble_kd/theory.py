@@ -17,7 +17,7 @@ from .claims import Band, check_device, claim, claims_table, one_line_errors, ow
 from .data import MultiView
 from .distill import distill, label_teacher
 from .ensemble import average_logits, error_rate, mu_error, view_errors
-from .model import init_weights, predict, view_strength
+from .model import both_views, init_weights, predict, view_strength
 from .self_distill import self_distill
 from .train import GrowthLR, train
 
@@ -127,7 +127,7 @@ def _curve(fit):
 def _lottery(preset, seed, weight):
     "How the view lottery went: shares of classes that learned both views, and whose winner was ahead at initialisation."
     start, end = view_strength(initial_weights(preset, seed, 'members')), view_strength(weight.cpu())
-    return dict(both=(end.amin(-1) > .2*end.amax(-1)).float().mean().item(), predicted=(start.argmax(-1)==end.argmax(-1)).float().mean().item())
+    return dict(both=both_views(end), predicted=(start.argmax(-1)==end.argmax(-1)).float().mean().item())
 
 # %% ../nbs/08_theory.ipynb #a151fb07
 RULES = {

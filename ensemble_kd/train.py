@@ -6,13 +6,13 @@
 __all__ = ['cross_entropy', 'loss_and_grad', 'GrowthLR', 'save_checkpoint', 'load_checkpoint', 'Fit', 'check_data', 'train']
 
 # %% ../nbs/02_train.ipynb #35d45bd5
-import functools, json, os, time, warnings, zipfile
+import functools, json, time, warnings, zipfile
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch
 from torch.nn import functional as nnf
 from tqdm import tqdm
-from .claims import check_same_run
+from .claims import check_same_run, replacing
 from .model import _power, check_activation, matmul_t, n_block, view_strength
 
 # %% ../nbs/02_train.ipynb #dbc4ddb1
@@ -99,13 +99,11 @@ def _learning_rate(lr, weight, grad):
 def save_checkpoint(path,    # file to write
                     about,   # what the run is, anything JSON can hold
                     arrays,  # name → tensor
+                    advice='make room and run the same command again', # for the message if that fails
                    ):
-    "Write arrays atomically, with the run's description; never half a file."
-    path = Path(path); tmp = path.with_name(f'.{path.name}.tmp')
-    with open(tmp, 'wb') as f:
+    "Write arrays atomically, with the run's description; never half a file; `OSError` if it cannot be written."
+    with replacing(path, advice, shared=False) as f:
         np.savez(f, about=np.array(json.dumps(about, sort_keys=True)), **{k: v.cpu().numpy() for k,v in arrays.items()})
-        f.flush(); os.fsync(f.fileno())
-    os.replace(tmp, path)
 
 def load_checkpoint(path,   # file to read
                     about,  # what the run is; must equal what was saved
