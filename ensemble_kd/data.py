@@ -6,13 +6,14 @@
 __all__ = ['Sample', 'place_features', 'gaussian_patches', 'MultiView', 'view_weights', 'render', 'multi_view', 'plot_sample',
            'toy']
 
-# %% ../nbs/00_data.ipynb #732bdf2f
+# %% ../nbs/00_data.ipynb #03aa2bc3
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace, fields
+from dataclasses import dataclass, fields
 import torch
+from .core import check_choice, check_number
 
-# %% ../nbs/00_data.ipynb #0fba2c81
+# %% ../nbs/00_data.ipynb #5d478f39
 @dataclass
 class Sample:
     "Inputs with their labels and the truth about their views; index it like a tensor."
@@ -26,25 +27,26 @@ class Sample:
     def __getitem__(self, i): return self._map(lambda o: o[i])
     def to(self, device): return self._map(lambda o: o.to(device))
 
-# %% ../nbs/00_data.ipynb #3f0fb4cd
+# %% ../nbs/00_data.ipynb #728f8883
 def place_features(x,          # inputs to add the features to, in place, (n, P, d)
                    weight,     # total weight of each feature, 0 where absent, (n, k, 2)
                    C_p,        # patches a feature
                    generator,  # source of all randomness, on the device of `weight`
-                  ):
-    "Put every present feature on `C_p` patches of its own, at random places, its weight split at random; at most `P//C_p` features fit."
+                  ):           # x
+    "Put every present feature on `C_p` patches of its own, at random; at most `P//C_p` features fit."
     n, P, _ = x.shape
     w = weight.flatten(1)
-    rand = lambda *shape: torch.rand(*shape, generator=generator, device=w.device)
+    rand = lambda *shape: torch.rand(*shape, generator=generator, device=w.device, dtype=torch.float32)
     slots = min(P//C_p, w.shape[1])
-    w, feature = w.topk(slots, 1)                                        # present ones first
-    patch = rand(n, P).argsort(1)[:, :slots*C_p].view(n, slots, C_p)      # disjoint places
+    w, feature = w.topk(slots, 1)                                     # present ones first
+    patch = rand(n, P).argsort(1)[:, :slots*C_p].view(n, slots, C_p)  # disjoint places
     share = rand(n, slots, C_p) + .1
     z = w[...,None] * share/share.sum(-1, keepdim=True)
-    x[torch.arange(n, device=w.device)[:,None,None], patch, feature[...,None]] += z.to(x.dtype)
+    sample = torch.arange(n, device=w.device)[:,None,None]
+    x[sample, patch, feature[...,None]] += z.to(x.dtype)
     return x
 
-# %% ../nbs/00_data.ipynb #a6319e9d
+# %% ../nbs/00_data.ipynb #deadfdc6
 def gaussian_patches(n,          # samples
                      P,          # patches
                      d,          # dimension of a patch
@@ -52,17 +54,19 @@ def gaussian_patches(n,          # samples
                      generator,  # source of all randomness
                      skip=0,     # leading coordinates that stay 0 (the features)
                      block=256,  # samples drawn from one seed
-                    ):
-    "(n, P, d) Gaussian noise, blocks of samples drawn in parallel; the same for any number of threads."
-    x = torch.empty(n, P, d, device=generator.device)
-    seeds = torch.randint(2**62, (math.ceil(n/block),), generator=generator, device=generator.device).tolist()
+                    ):           # (n, P, d)
+    "Gaussian noise, blocks of samples drawn in parallel; the same for any number of threads."
+    device = generator.device
+    x = torch.empty(n, P, d, device=device, dtype=torch.float32)
+    n_blocks = math.ceil(n/block)
+    seeds = torch.randint(2**62, (n_blocks,), generator=generator, device=device).tolist()
     def fill(i):
-        g = torch.Generator(generator.device).manual_seed(seeds[i])
+        g = torch.Generator(device).manual_seed(seeds[i])
         x[i*block:(i+1)*block].normal_(0, sigma, generator=g)[...,:skip] = 0
-    with ThreadPoolExecutor(torch.get_num_threads()) as ex: list(ex.map(fill, range(len(seeds))))
+    with ThreadPoolExecutor(torch.get_num_threads()) as ex: list(ex.map(fill, range(n_blocks)))
     return x
 
-# %% ../nbs/00_data.ipynb #6a9e652a
+# %% ../nbs/00_data.ipynb #aa8b7921
 @dataclass(frozen=True)
 class MultiView:
     "The multi-view distribution of Definition 3.1; raises `ValueError` for sizes that cannot be."
@@ -75,50 +79,37 @@ class MultiView:
     own:tuple=(1., 1.2)    # range of the weight of the sample's own features
     other:tuple=(.2, .4)   # range of the weight of other classes' features, multi-view data
     rho:float=.05          # weight of the missing view in single-view data, drawn in [ρ, 2ρ]
-    Gamma:float=.25        # weight of other classes' features in single-view data, drawn in [Γ/2, Γ]
+    Gamma:float=.25        # weight of other classes' features in single-view data, in [Γ/2, Γ]
     gamma:float=.01        # feature noise: every patch holds α ∈ [0, γ] of every feature
     sigma_p:float=.05      # standard deviation of a coordinate of the Gaussian noise, σ_p
-    noise:str='orthogonal' # 'orthogonal' to the features (d → ∞) or 'gaussian' in all directions
-    feature_noise:str='independent' # α drawn for each patch ('independent') or once for a sample ('shared')
-    def __post_init__(self):
-        for ok, msg in self._rules():
-            if not ok: raise ValueError(f'{msg}; got {self}')
-    def _rules(self):
-        n_features = 2 + 2*(self.k-1)*self.s/self.k
-        ordered = lambda r: len(r)==2 and 0 <= r[0] <= r[1]
-        return [(self.k>=2, 'k must be at least 2 classes'), (self.C_p>=1, 'C_p must be at least 1 patch'),
-            (2*self.k<=self.d, f'2k={2*self.k} orthogonal features need d ≥ {2*self.k}'),
-            (0<=self.s<=self.k, 's must lie in [0, k]: s/k is a probability'),
-            (n_features*self.C_p<=self.P, f'{n_features:.1f} features a sample (mean) × C_p={self.C_p} patches need P ≥ {math.ceil(n_features*self.C_p)}'),
-            (0<=self.mu<=1, 'mu is a share and must lie in [0, 1]'),
-            (ordered(self.own) and ordered(self.other), 'own and other are ranges (low, high) with 0 ≤ low ≤ high'),
-            (min(self.rho, self.Gamma, self.gamma, self.sigma_p)>=0, 'rho, Gamma, gamma and sigma_p cannot be negative'),
-            (self.noise in ('orthogonal','gaussian'), "noise is 'orthogonal' or 'gaussian'"),
-            (self.feature_noise in ('independent','shared'), "feature_noise is 'independent' or 'shared'")]
-    def features(self): return torch.eye(2*self.k, self.d).view(self.k, 2, self.d)
+    noise:str='orthogonal' # to the features (d → ∞); 'gaussian' in all directions
+    feature_noise:str='independent' # α drawn for each patch; 'shared': once for a sample
+    def __post_init__(self): _check_distribution(self)
+    def features(self): return torch.eye(2*self.k, self.d, dtype=torch.float32).view(self.k, 2, self.d)
     def sample(self, n, generator, **kw): return multi_view(self, n, generator, **kw)
 
-# %% ../nbs/00_data.ipynb #9749d79c
-def _uniform(shape, low, high, g): return low + (high-low)*torch.rand(shape, generator=g, device=g.device)
+# %% ../nbs/00_data.ipynb #3e05024c
+def _check_distribution(o):
+    "Raise `ValueError` unless a `MultiView` can be sampled."
+    for name, low in dict(k=2, P=1, C_p=1, d=2*o.k).items(): check_number(name, getattr(o, name), low, whole=True)
+    check_number('s, for s/k is a probability,', o.s, 0, o.k)
+    check_number('mu, a share,', o.mu, 0, 1)
+    for name in ('rho', 'Gamma', 'gamma', 'sigma_p'): check_number(name, getattr(o, name), 0)
+    for name in ('own', 'other'):
+        r = getattr(o, name)
+        if not (len(r)==2 and 0 <= r[0] <= r[1] < math.inf):
+            raise ValueError(f'{name} is a range (low, high) with 0 ≤ low ≤ high; got {r}')
+    check_choice('noise', o.noise, ('orthogonal', 'gaussian'))
+    check_choice('feature_noise', o.feature_noise, ('independent', 'shared'))
+    mean = 2 + 2*(o.k-1)*o.s/o.k
+    if mean*o.C_p > o.P:
+        raise ValueError(f'{mean:.1f} features a sample (mean) × C_p={o.C_p} patches need P ≥ '
+                         f'{math.ceil(mean*o.C_p)}; got P={o.P}')
 
-def view_weights(dist:MultiView,        # the distribution
-                 n:int,                 # samples
-                 generator,             # source of all randomness
-                 single:bool=None,      # only single-view (True) or only multi-view (False) data; None mixes them with share μ
-                ): # labels (n,), single-view flags (n,), views (n,), weights (n, k, 2)
-    "Draw labels and the total weight of every feature: steps 1 to 5 of Definition 3.1."
-    g, k, dev = generator, dist.k, generator.device
-    y, view = torch.randint(k, (n,), generator=g, device=dev), torch.randint(2, (n,), generator=g, device=dev)
-    is_single = torch.rand(n, generator=g, device=dev) < dist.mu
-    if single is not None: is_single = torch.full_like(is_single, single)
-    flag = is_single[:,None,None]
-    weight = torch.where(flag, _uniform((n,k,2), dist.Gamma/2, dist.Gamma, g), _uniform((n,k,2), *dist.other, g))
-    weight *= torch.rand((n,k,2), generator=g, device=dev) < dist.s/k
-    missing = flag[:,0] & (torch.arange(2, device=dev) != view[:,None])
-    own = torch.where(missing, _uniform((n,2), dist.rho, 2*dist.rho, g), _uniform((n,2), *dist.own, g))
-    mine = torch.arange(k, device=dev) == y[:,None]
-    weight = _keep_strongest(torch.where(mine[...,None], own[:,None], weight), mine, dist.P//dist.C_p)
-    return y, is_single, view.masked_fill(~is_single, -1), weight
+# %% ../nbs/00_data.ipynb #85291caa
+def _uniform(shape, low, high, g):
+    "Uniform float32 numbers, whatever the caller's default dtype."
+    return low + (high-low)*torch.rand(shape, generator=g, device=g.device, dtype=torch.float32)
 
 def _keep_strongest(weight, mine, room):
     "Zero all but the `room` strongest features of a sample, its own two first."
@@ -127,14 +118,37 @@ def _keep_strongest(weight, mine, room):
     least = order.topk(room, 1).values[:,-1:]
     return (weight.flatten(1) * (order>=least)).view_as(weight)
 
-# %% ../nbs/00_data.ipynb #dbda4249
+# %% ../nbs/00_data.ipynb #58c80f28
+def view_weights(dist:MultiView,        # the distribution
+                 n:int,                 # samples
+                 generator,             # source of all randomness
+                 single:bool=None,      # only single-view (True) or multi-view (False) data; None mixes
+                ): # labels (n,), single-view flags (n,), views (n,), weights (n, k, 2)
+    "Draw labels and the total weight of every feature: steps 1 to 5 of Definition 3.1."
+    check_number('n, the number of samples,', n, 1, whole=True)
+    g, k, dev = generator, dist.k, generator.device
+    y = torch.randint(k, (n,), generator=g, device=dev)
+    view = torch.randint(2, (n,), generator=g, device=dev)
+    is_single = _uniform((n,), 0, 1, g) < dist.mu
+    if single is not None: is_single = torch.full_like(is_single, single)
+    flag = is_single[:,None,None]
+    theirs = _uniform((n,k,2), dist.Gamma/2, dist.Gamma, g), _uniform((n,k,2), *dist.other, g)
+    weight = torch.where(flag, *theirs) * (_uniform((n,k,2), 0, 1, g) < dist.s/k)
+    missing = flag[:,0] & (torch.arange(2, device=dev) != view[:,None])
+    own = torch.where(missing, _uniform((n,2), dist.rho, 2*dist.rho, g), _uniform((n,2), *dist.own, g))
+    mine = torch.arange(k, device=dev) == y[:,None]
+    weight = torch.where(mine[...,None], own[:,None], weight)
+    weight = _keep_strongest(weight, mine, dist.P//dist.C_p)
+    return y, is_single, view.masked_fill(~is_single, -1), weight
+
+# %% ../nbs/00_data.ipynb #aeae8f9f
 def render(weight:torch.Tensor,          # total weight of each feature, (n, k, 2)
            dist:MultiView,               # sizes and noise
            generator,                    # source of all randomness
            dtype=torch.float32,          # of the result
            device=None,                  # of the result; the generator's by default
           )->torch.Tensor: # patches, (n, P, d)
-    "Patches from feature weights: Gaussian noise, feature noise, then the features (step 5 and 6 of Definition 3.1)."
+    "Patches from weights: Gaussian noise, feature noise, then the features (steps 5 and 6)."
     n, k, _ = weight.shape
     skip = 2*k if dist.noise=='orthogonal' else 0
     x = gaussian_patches(n, dist.P, dist.d, dist.sigma_p, generator, skip)
@@ -142,10 +156,11 @@ def render(weight:torch.Tensor,          # total weight of each feature, (n, k, 
     x[...,:2*k] += _uniform((n, rows, 2*k), 0, dist.gamma, generator)
     return place_features(x, weight, dist.C_p, generator).to(device or generator.device, dtype)
 
+# %% ../nbs/00_data.ipynb #579fa115
 def multi_view(dist:MultiView,        # the distribution
                n:int,                 # samples
-               generator,             # a `torch.Generator`: decides everything, and where the numbers are drawn
-               single:bool=None,      # only single-view (True) or only multi-view (False) data; None mixes them with share μ
+               generator,             # a `torch.Generator`: decides everything, and where it is drawn
+               single:bool=None,      # only single-view (True) or multi-view (False) data; None mixes
                dtype=torch.float32,   # of the patches
                device=None,           # of the result; the generator's by default
               )->Sample: # n samples with their truth
@@ -154,33 +169,35 @@ def multi_view(dist:MultiView,        # the distribution
     x = render(weight, dist, generator, dtype, device)
     return Sample(x, *(o.to(x.device) for o in (y, is_single, view, weight)))
 
-# %% ../nbs/00_data.ipynb #06c3c848
+# %% ../nbs/00_data.ipynb #e1708a79
 def plot_sample(sample:Sample,  # samples
                 i:int,          # which one
                 ax,             # matplotlib axes to draw on
-               ):
+               ):               # the image
     "Draw one sample as patches × features; its own class is framed."
-    k = sample.weight.shape[1]; j = sample.y[i].item()
+    k, j = sample.weight.shape[1], sample.y[i].item()
     im = ax.imshow(sample.x[i,:,:2*k].cpu(), cmap='Blues', vmin=0, vmax=1.2, aspect='auto')
     ax.axvspan(2*j-.5, 2*j+1.5, fill=False, ec='tab:orange', lw=2)
     kind = f'single-view (shows view {sample.view[i].item()+1})' if sample.single[i] else 'multi-view'
-    ax.set(title=f'class {j+1}, {kind}', xlabel='feature (two a class)', ylabel='patch', xticks=range(0,2*k,2), xticklabels=range(1,k+1))
+    ax.set(title=f'class {j+1}, {kind}', xlabel='feature (two a class)', ylabel='patch')
+    ax.set_xticks(range(0, 2*k, 2), range(1, k+1))
     return im
 
-# %% ../nbs/00_data.ipynb #da915553
+# %% ../nbs/00_data.ipynb #732b122f
 def toy(n:int,              # samples
         generator,          # source of all randomness
         d:int=100,          # dimension of a patch
         P:int=4,            # patches, at least 3
-        sigma_p:float=.1,   # standard deviation of a noise coordinate; the noise is orthogonal to the features
+        sigma_p:float=.1,   # standard deviation of a noise coordinate, orthogonal to the features
        )->Sample: # n samples, k=2
-    "The paper's two-class, four-feature example: 80 % multi-view, 10 % with only the first view, 10 % with only the second."
-    if P<3: raise ValueError(f'a toy sample holds up to 3 features and needs P ≥ 3 patches; got P={P}')
+    "The paper's example: 80 % multi-view, 10 % with only the first view, 10 % with only the second."
+    check_number('P, for a toy sample holds up to 3 features,', P, 3, whole=True)
+    check_number('n, the number of samples,', n, 1, whole=True)
     dist = MultiView(k=2, P=P, d=d, s=0., mu=.2, gamma=0., sigma_p=sigma_p)
     g, rows = generator, torch.arange(n, device=generator.device)
     y, other, view = (torch.randint(2, (n,), generator=g, device=g.device) for _ in range(3))
-    single = torch.rand(n, generator=g, device=g.device) < dist.mu
-    weight = torch.zeros(n, 2, 2, device=g.device)
+    single = _uniform((n,), 0, 1, g) < dist.mu
+    weight = torch.zeros(n, 2, 2, device=g.device, dtype=torch.float32)
     weight[rows, y] = 1.
     weight[rows[single], y[single], 1-view[single]] = 0.
     weight[rows, 1-y, other] = .1
