@@ -6,47 +6,48 @@
 __all__ = ['Sample', 'place_features', 'gaussian_patches', 'MultiView', 'view_weights', 'render', 'multi_view', 'plot_sample',
            'toy']
 
-# %% ../nbs/00_data.ipynb #03aa2bc3
+# %% ../nbs/00_data.ipynb #02db79f1
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 import torch
 from .core import check_choice, check_number
 
-# %% ../nbs/00_data.ipynb #5d478f39
+# %% ../nbs/00_data.ipynb #f3614735
 @dataclass
 class Sample:
     "Inputs with their labels and the truth about their views; index it like a tensor."
     x:torch.Tensor       # patches, (n, P, d)
     y:torch.Tensor       # labels, (n,)
     single:torch.Tensor  # is it single-view data? (n,) bool
-    view:torch.Tensor    # the view present in single-view data, 0 or 1; -1 for multi-view, (n,)
+    view:torch.Tensor    # the view that single-view data show, 0 or 1, else -1, (n,)
     weight:torch.Tensor  # total weight of each feature over the patches, (n, k, 2)
     def __len__(self): return len(self.y)
     def _map(self, f): return Sample(*(f(getattr(self, o.name)) for o in fields(self)))
     def __getitem__(self, i): return self._map(lambda o: o[i])
     def to(self, device): return self._map(lambda o: o.to(device))
 
-# %% ../nbs/00_data.ipynb #728f8883
+# %% ../nbs/00_data.ipynb #030e9fa2
 def place_features(x,          # inputs to add the features to, in place, (n, P, d)
                    weight,     # total weight of each feature, 0 where absent, (n, k, 2)
                    C_p,        # patches a feature
                    generator,  # source of all randomness, on the device of `weight`
                   ):           # x
-    "Put every present feature on `C_p` patches of its own, at random; at most `P//C_p` features fit."
+    "Put each present feature on `C_p` patches of its own; at most `P//C_p` features fit."
     n, P, _ = x.shape
     w = weight.flatten(1)
-    rand = lambda *shape: torch.rand(*shape, generator=generator, device=w.device, dtype=torch.float32)
+    how = dict(generator=generator, device=w.device, dtype=torch.float32)
     slots = min(P//C_p, w.shape[1])
-    w, feature = w.topk(slots, 1)                                     # present ones first
-    patch = rand(n, P).argsort(1)[:, :slots*C_p].view(n, slots, C_p)  # disjoint places
-    share = rand(n, slots, C_p) + .1
+    w, feature = w.topk(slots, 1)                            # present ones first
+    order = torch.rand(n, P, **how).argsort(1)
+    patch = order[:,:slots*C_p].view(n, slots, C_p)          # disjoint places
+    share = torch.rand(n, slots, C_p, **how) + .1
     z = w[...,None] * share/share.sum(-1, keepdim=True)
     sample = torch.arange(n, device=w.device)[:,None,None]
     x[sample, patch, feature[...,None]] += z.to(x.dtype)
     return x
 
-# %% ../nbs/00_data.ipynb #deadfdc6
+# %% ../nbs/00_data.ipynb #05c2ec2b
 def gaussian_patches(n,          # samples
                      P,          # patches
                      d,          # dimension of a patch
@@ -66,10 +67,10 @@ def gaussian_patches(n,          # samples
     with ThreadPoolExecutor(torch.get_num_threads()) as ex: list(ex.map(fill, range(n_blocks)))
     return x
 
-# %% ../nbs/00_data.ipynb #aa8b7921
+# %% ../nbs/00_data.ipynb #d71c60ca
 @dataclass(frozen=True)
 class MultiView:
-    "The multi-view distribution of Definition 3.1; raises `ValueError` for sizes that cannot be."
+    "The multi-view distribution of Definition 3.1; refuses sizes that cannot be."
     k:int=10               # classes, each with two views
     P:int=16               # patches of an input
     d:int=600              # dimension of a patch, at least 2k
@@ -77,18 +78,20 @@ class MultiView:
     s:float=5.             # a feature of another class is present with probability s/k
     mu:float=.03           # share of single-view data, μ
     own:tuple=(1., 1.2)    # range of the weight of the sample's own features
-    other:tuple=(.2, .4)   # range of the weight of other classes' features, multi-view data
-    rho:float=.05          # weight of the missing view in single-view data, drawn in [ρ, 2ρ]
-    Gamma:float=.25        # weight of other classes' features in single-view data, in [Γ/2, Γ]
+    other:tuple=(.2, .4)   # the same of other classes' features in multi-view data
+    rho:float=.05          # weight of the missing view in single-view data, in [ρ, 2ρ]
+    Gamma:float=.25        # weight of other classes' features there, in [Γ/2, Γ]
     gamma:float=.01        # feature noise: every patch holds α ∈ [0, γ] of every feature
     sigma_p:float=.05      # standard deviation of a coordinate of the Gaussian noise, σ_p
     noise:str='orthogonal' # to the features (d → ∞); 'gaussian' in all directions
     feature_noise:str='independent' # α drawn for each patch; 'shared': once for a sample
     def __post_init__(self): _check_distribution(self)
-    def features(self): return torch.eye(2*self.k, self.d, dtype=torch.float32).view(self.k, 2, self.d)
+    def features(self):
+        axes = torch.eye(2*self.k, self.d, dtype=torch.float32)
+        return axes.view(self.k, 2, self.d)
     def sample(self, n, generator, **kw): return multi_view(self, n, generator, **kw)
 
-# %% ../nbs/00_data.ipynb #3e05024c
+# %% ../nbs/00_data.ipynb #d3203cf4
 def _check_distribution(o):
     "Raise `ValueError` unless a `MultiView` can be sampled."
     for name, low in dict(k=2, P=1, C_p=1, d=2*o.k).items(): check_number(name, getattr(o, name), low, whole=True)
@@ -106,7 +109,7 @@ def _check_distribution(o):
         raise ValueError(f'{mean:.1f} features a sample (mean) × C_p={o.C_p} patches need P ≥ '
                          f'{math.ceil(mean*o.C_p)}; got P={o.P}')
 
-# %% ../nbs/00_data.ipynb #85291caa
+# %% ../nbs/00_data.ipynb #36f5ecf7
 def _uniform(shape, low, high, g):
     "Uniform float32 numbers, whatever the caller's default dtype."
     return low + (high-low)*torch.rand(shape, generator=g, device=g.device, dtype=torch.float32)
@@ -118,58 +121,62 @@ def _keep_strongest(weight, mine, room):
     least = order.topk(room, 1).values[:,-1:]
     return (weight.flatten(1) * (order>=least)).view_as(weight)
 
-# %% ../nbs/00_data.ipynb #58c80f28
+# %% ../nbs/00_data.ipynb #f328419e
 def view_weights(dist:MultiView,        # the distribution
                  n:int,                 # samples
                  generator,             # source of all randomness
-                 single:bool=None,      # only single-view (True) or multi-view (False) data; None mixes
+                 single:bool=None,      # True: single-view, False: multi-view, None: mix
                 ): # labels (n,), single-view flags (n,), views (n,), weights (n, k, 2)
     "Draw labels and the total weight of every feature: steps 1 to 5 of Definition 3.1."
     check_number('n, the number of samples,', n, 1, whole=True)
-    g, k, dev = generator, dist.k, generator.device
+    g, k, dev, features = generator, dist.k, generator.device, (n, dist.k, 2)
     y = torch.randint(k, (n,), generator=g, device=dev)
     view = torch.randint(2, (n,), generator=g, device=dev)
     is_single = _uniform((n,), 0, 1, g) < dist.mu
     if single is not None: is_single = torch.full_like(is_single, single)
     flag = is_single[:,None,None]
-    theirs = _uniform((n,k,2), dist.Gamma/2, dist.Gamma, g), _uniform((n,k,2), *dist.other, g)
-    weight = torch.where(flag, *theirs) * (_uniform((n,k,2), 0, 1, g) < dist.s/k)
+    in_single = _uniform(features, dist.Gamma/2, dist.Gamma, g)
+    in_multi = _uniform(features, *dist.other, g)
+    present = _uniform(features, 0, 1, g) < dist.s/k
+    weight = torch.where(flag, in_single, in_multi) * present
     missing = flag[:,0] & (torch.arange(2, device=dev) != view[:,None])
-    own = torch.where(missing, _uniform((n,2), dist.rho, 2*dist.rho, g), _uniform((n,2), *dist.own, g))
+    faint = _uniform((n,2), dist.rho, 2*dist.rho, g)
+    own = torch.where(missing, faint, _uniform((n,2), *dist.own, g))
     mine = torch.arange(k, device=dev) == y[:,None]
     weight = torch.where(mine[...,None], own[:,None], weight)
     weight = _keep_strongest(weight, mine, dist.P//dist.C_p)
     return y, is_single, view.masked_fill(~is_single, -1), weight
 
-# %% ../nbs/00_data.ipynb #aeae8f9f
+# %% ../nbs/00_data.ipynb #db52c61e
 def render(weight:torch.Tensor,          # total weight of each feature, (n, k, 2)
            dist:MultiView,               # sizes and noise
            generator,                    # source of all randomness
            dtype=torch.float32,          # of the result
            device=None,                  # of the result; the generator's by default
           )->torch.Tensor: # patches, (n, P, d)
-    "Patches from weights: Gaussian noise, feature noise, then the features (steps 5 and 6)."
+    "Patches from weights: Gaussian noise, feature noise, features (steps 5 and 6)."
     n, k, _ = weight.shape
     skip = 2*k if dist.noise=='orthogonal' else 0
     x = gaussian_patches(n, dist.P, dist.d, dist.sigma_p, generator, skip)
     rows = dist.P if dist.feature_noise=='independent' else 1
     x[...,:2*k] += _uniform((n, rows, 2*k), 0, dist.gamma, generator)
-    return place_features(x, weight, dist.C_p, generator).to(device or generator.device, dtype)
+    x = place_features(x, weight, dist.C_p, generator)
+    return x.to(device or generator.device, dtype)
 
-# %% ../nbs/00_data.ipynb #579fa115
+# %% ../nbs/00_data.ipynb #ec0c73e1
 def multi_view(dist:MultiView,        # the distribution
                n:int,                 # samples
-               generator,             # a `torch.Generator`: decides everything, and where it is drawn
-               single:bool=None,      # only single-view (True) or multi-view (False) data; None mixes
+               generator,             # decides everything, and where it is drawn
+               single:bool=None,      # True: single-view, False: multi-view, None: mix
                dtype=torch.float32,   # of the patches
                device=None,           # of the result; the generator's by default
               )->Sample: # n samples with their truth
-    "Draw from the multi-view distribution (Definition 3.1): D = (1−μ) D_multi + μ D_single."
+    "Draw from the distribution of Definition 3.1, D = (1−μ) D_multi + μ D_single."
     y, is_single, view, weight = view_weights(dist, n, generator, single)
     x = render(weight, dist, generator, dtype, device)
     return Sample(x, *(o.to(x.device) for o in (y, is_single, view, weight)))
 
-# %% ../nbs/00_data.ipynb #e1708a79
+# %% ../nbs/00_data.ipynb #f20c945a
 def plot_sample(sample:Sample,  # samples
                 i:int,          # which one
                 ax,             # matplotlib axes to draw on
@@ -183,22 +190,24 @@ def plot_sample(sample:Sample,  # samples
     ax.set_xticks(range(0, 2*k, 2), range(1, k+1))
     return im
 
-# %% ../nbs/00_data.ipynb #732b122f
+# %% ../nbs/00_data.ipynb #47872e77
 def toy(n:int,              # samples
         generator,          # source of all randomness
         d:int=100,          # dimension of a patch
         P:int=4,            # patches, at least 3
-        sigma_p:float=.1,   # standard deviation of a noise coordinate, orthogonal to the features
+        sigma_p:float=.1,   # standard deviation of a coordinate of the noise, σ_p
        )->Sample: # n samples, k=2
-    "The paper's example: 80 % multi-view, 10 % with only the first view, 10 % with only the second."
+    "The paper's example: 80 % multi-view, 10 % with only view 1, 10 % with only view 2."
     check_number('P, for a toy sample holds up to 3 features,', P, 3, whole=True)
     check_number('n, the number of samples,', n, 1, whole=True)
     dist = MultiView(k=2, P=P, d=d, s=0., mu=.2, gamma=0., sigma_p=sigma_p)
     g, rows = generator, torch.arange(n, device=generator.device)
-    y, other, view = (torch.randint(2, (n,), generator=g, device=g.device) for _ in range(3))
+    def coins(): return torch.randint(2, (n,), generator=g, device=g.device)
+    y, other, view = coins(), coins(), coins()
     single = _uniform((n,), 0, 1, g) < dist.mu
     weight = torch.zeros(n, 2, 2, device=g.device, dtype=torch.float32)
     weight[rows, y] = 1.
     weight[rows[single], y[single], 1-view[single]] = 0.
     weight[rows, 1-y, other] = .1
-    return Sample(render(weight, dist, g), y, single, view.masked_fill(~single, -1), weight)
+    view = view.masked_fill(~single, -1)
+    return Sample(render(weight, dist, g), y, single, view, weight)

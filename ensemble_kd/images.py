@@ -27,9 +27,10 @@ STATS = dict(cifar10=((.49140, .48216, .44653), (.24703, .24349, .26159)),
              cifar100=((.50707, .48655, .44092), (.26733, .25644, .27615)))
 
 def channel_stats(x:torch.Tensor, # images, (n, c, h, w) uint8
-                 )->tuple:        # means and standard deviations, one per channel, of values in [0, 1]
+                 )->tuple:        # means and standard deviations of values in [0, 1]
     "Mean and standard deviation of each channel over all pixels."
-    counts = [torch.bincount(o.flatten(), minlength=256) for o in _check_bytes(x).unbind(1)]
+    channels = _check_bytes(x).unbind(1)
+    counts = [torch.bincount(o.flatten(), minlength=256) for o in channels]
     share = torch.stack(counts).double() / counts[0].sum()
     value = torch.arange(256, device=x.device).double() / 255
     mean = share @ value
@@ -38,7 +39,7 @@ def channel_stats(x:torch.Tensor, # images, (n, c, h, w) uint8
 # %% ../nbs/12_images.ipynb #387f66c1
 @dataclass(frozen=True)
 class Images:
-    "A labelled set of images; the bytes stay bytes until a batch is made. Raises `ValueError` for what is no such set."
+    "Labelled images, bytes until a batch is made; `ValueError` for what is no such set."
     name:str               # e.g. 'cifar10'
     x_train:torch.Tensor   # training images, (n, 3, h, w) uint8, channels last in memory
     y_train:torch.Tensor   # their labels, (n,) int64
@@ -48,18 +49,20 @@ class Images:
     def __post_init__(self):
         for part in ('train', 'test'):
             x, y = (getattr(self, f'{o}_{part}') for o in 'xy')
-            check_labels(y, len(self.classes), len(_check_bytes(x, f'x_{part}')), f'y_{part}')
+            n = len(_check_bytes(x, f'x_{part}'))
+            check_labels(y, len(self.classes), n, f'y_{part}')
     def to(self, device):
         "The same set on another device."
         tensors = {k: v for k, v in vars(self).items() if torch.is_tensor(v)}
         return replace(self, **{k: v.to(device) for k, v in tensors.items()})
     @property
     def stats(self):
-        "Mean and standard deviation of each channel: the constants of CIFAR, else those of the training images."
+        "Mean and standard deviation of each channel; for CIFAR they are constants."
         return STATS[self.name] if self.name in STATS else channel_stats(self.x_train)
     def __repr__(self):
         sizes = f'{len(self.y_train):,} training and {len(self.y_test):,} test images'
-        return f'{self.name}: {sizes} {tuple(self.x_train.shape[1:])}, {len(self.classes)} classes'
+        shape = tuple(self.x_train.shape[1:])
+        return f'{self.name}: {sizes} {shape}, {len(self.classes)} classes'
 
 # %% ../nbs/12_images.ipynb #c83c9e1f
 def _hues(k):
@@ -135,19 +138,21 @@ def split_validation(y:torch.Tensor, # labels, (N,)
 # %% ../nbs/12_images.ipynb #0a02544b
 def _constants(stats, c):
     "Means and standard deviations of c channels as tensors (c, 1, 1)."
-    both = check_tensor('stats (means, standard deviations)', torch.tensor(stats, dtype=torch.float32), 2, c)
+    both = torch.tensor(stats, dtype=torch.float32)
+    check_tensor('stats (means, standard deviations)', both, 2, c)
     check_number('the smallest standard deviation', both[1].min().item(), 0, above=True)
     return both[..., None, None]
 
 def normalize(x:torch.Tensor,          # images, (n, c, h, w), bytes or numbers in [0, 1]
               dtype=torch.float32,     # of the result
-              channels_last:bool=True, # memory format of the result; convolutions are faster with it
+              channels_last:bool=True, # memory format; the faster one for convolutions
               stats:tuple=STATS['cifar10'], # (means, standard deviations) of the channels
-             )->torch.Tensor:          # (value - mean) / standard deviation, of values in [0, 1]
-    "Images to numbers with mean 0 and variance 1 in each channel; raises `ValueError` for numbers beyond [0, 1]."
+             )->torch.Tensor:          # (value - mean) / standard deviation
+    "Images of mean 0, variance 1 in each channel; `ValueError` for values beyond [0, 1]."
     white = 1 if x.is_floating_point() else 255
     check_tensor('images', x, 'n', 'c', 'h', 'w') if white == 1 else _check_bytes(x)
-    if white == 1 and (x.amin() < 0 or x.amax() > 1): raise ValueError('images must be bytes, or numbers in [0, 1]')
+    if white == 1 and (x.amin() < 0 or x.amax() > 1):
+        raise ValueError('images must be bytes, or numbers in [0, 1]')
     mean, std = _constants(stats, x.shape[1]).to(x.device)
     form = torch.channels_last if channels_last else torch.contiguous_format
     number = x.to(torch.float32, memory_format=form, copy=True)
@@ -174,18 +179,20 @@ def draw_augment(n:int,           # images
 
 # %% ../nbs/12_images.ipynb #4d3f3ac9
 def _window(draws, size, pad):
-    "The rows and columns (n, size) that each image's window takes; those outside lie below 0 or above size-1."
+    "Rows and columns (n, size) of each image's window; those outside are < 0 or ≥ size."
     i = torch.arange(size, device=draws.device)
     top, left, mirrored = draws[:, :3].T[..., None]
     return top - pad + i, left - pad + torch.where(mirrored > 0, size-1-i, i)
 
 def _inside(i, size, mode):
     "Places that exist: those outside are reflected at the border, or moved to it."
-    return (size-1) - ((size-1) - i.abs()).abs() if mode == 'reflect' else i.clamp(0, size-1)
+    last = size-1
+    return last - (last - i.abs()).abs() if mode == 'reflect' else i.clamp(0, last)
 
 def _hole(draws, size, cutout):
-    "True (n, 1, size, size) in the square of `cutout` pixels a side around each image's drawn centre."
-    i, low = torch.arange(size, device=draws.device), draws[:, 3:5, None] - cutout//2
+    "True (n, 1, size, size) in the square of `cutout` pixels around the drawn centre."
+    i = torch.arange(size, device=draws.device)
+    low = draws[:, 3:5, None] - cutout//2
     inside = (i >= low) & (i < low + cutout)
     return (inside[:, 0, :, None] & inside[:, 1, None, :])[:, None]
 
@@ -196,14 +203,17 @@ def apply_augment(x:torch.Tensor,     # images, (n, c, s, s), bytes or floats
                   mode:str='reflect', # what lies outside: 'reflect' or 'zeros'
                   cutout:int=0,       # side of the square set to zero; 0 for none
                  )->torch.Tensor:     # as x, channels last
-    "Crop, mirror and cut out as drawn, in one gather; `ValueError` for an unknown mode, a pad too large, other shapes."
-    n, _, size, _ = check_tensor('square images', x, 'n', 'c', x.shape[-1], x.shape[-1], floating=False).shape
-    check_tensor('draws', draws, n, 5, floating=False); _check_crop(size, pad, mode, cutout)
+    "Crop, mirror, cut out as drawn, in one gather; `ValueError` for what does not fit."
+    size = x.shape[-1]
+    n = len(check_tensor('square images', x, 'n', 'c', size, size, floating=False))
+    check_tensor('draws', draws, n, 5, floating=False)
+    _check_crop(size, pad, mode, cutout)
     d = draws.to(x.device).long()
     window = _window(d, size, pad)
     rows, cols = (_inside(o, size, mode) for o in window)
     each = torch.arange(n, device=x.device)[:, None, None]
-    out = x.permute(0, 2, 3, 1)[each, rows[:, :, None], cols[:, None]].permute(0, 3, 1, 2)
+    taken = x.permute(0, 2, 3, 1)[each, rows[:, :, None], cols[:, None]]
+    out = taken.permute(0, 3, 1, 2)
     if mode == 'zeros':
         off_row, off_col = (o != i for o, i in zip(window, (rows, cols)))
         out = out.masked_fill_((off_row[:, :, None] | off_col[:, None])[:, None], 0)
@@ -224,7 +234,7 @@ def augment(x:torch.Tensor,     # images, (n, c, s, s), bytes or floats
 # %% ../nbs/12_images.ipynb #671a5837
 @dataclass(frozen=True)
 class AugmentationPlan:
-    "Crops that can be replayed: `plan(x, rows, epoch)` is the same whenever asked; `ValueError` for bad settings."
+    "Crops that can be replayed: `plan(x, rows, epoch)`; `ValueError` for bad settings."
     n:int                # images of the training set
     seed:int=0           # of the crops; nothing else is drawn from it
     pad:int=4            # the window moves by up to `pad` pixels each way
@@ -233,26 +243,30 @@ class AugmentationPlan:
     cutout:int=0         # side of the square set to zero; 0 for none
     size:int=32          # pixels a side
     def __post_init__(self):
-        for name, low in dict(n=1, seed=0).items(): check_number(name, getattr(self, name), low, whole=True)
+        check_number('n', self.n, 1, whole=True)
+        check_number('seed', self.seed, 0, whole=True)
         _check_crop(self.size, self.pad, self.mode, self.cutout, self.flip)
     def draws(self, epoch:int):
         "The random numbers of all `n` images in an epoch, (n, 5)."
-        return draw_augment(self.n, generator('crops', self.seed, epoch), self.pad, self.flip, self.size)
+        gen = generator('crops', self.seed, epoch)
+        return draw_augment(self.n, gen, self.pad, self.flip, self.size)
     def _check(self, n, size):
         if (n, size) == (self.n, self.size): return
-        raise ValueError(f'the plan is for {self.n} images of {self.size} pixels a side; got {n} of {size}')
+        own = f'{self.n} images of {self.size} pixels a side'
+        raise ValueError(f'the plan is for {own}; got {n} of {size}')
     def __call__(self, x, rows, epoch, draws=None):
-        "The images `x` of the `rows` of the training set as they look in the epoch; `draws` saves drawing them again."
+        "Images `x`, the `rows` of the training set, in an epoch; `draws` saves drawing."
         self._check(self.n, x.shape[-1])
         draws = self.draws(epoch) if draws is None else draws
-        return apply_augment(x, draws[rows.to(draws.device)], self.pad, self.mode, self.cutout)
+        draws = draws[rows.to(draws.device)]
+        return apply_augment(x, draws, self.pad, self.mode, self.cutout)
 
 # %% ../nbs/12_images.ipynb #e7e1c29e
-def batches(x:torch.Tensor,          # images, (n, c, s, s) uint8, on the device of the network
+def batches(x:torch.Tensor,          # images, (n, c, s, s) uint8, where the network is
             y:torch.Tensor,          # labels, (n,)
             batch:int=128,           # images a batch
             seed:int=0,              # of the order; the plan has its own
-            epoch:int=0,             # with `seed` it fixes the order, with the plan's seed the crops
+            epoch:int=0,             # fixes the order with `seed`, crops with the plan
             plan:AugmentationPlan=None, # None leaves the images as they are
             shuffle:bool=True,       # False keeps the order
             drop_last:bool=True,     # leave out a last batch that is not full
@@ -260,11 +274,12 @@ def batches(x:torch.Tensor,          # images, (n, c, s, s) uint8, on the device
             channels_last:bool=True, # memory format of the images
             stats:tuple=STATS['cifar10'], # see `normalize`
            ):                        # iterator over (images, labels, rows)
-    "One epoch; the same arguments give the same batches, so a teacher can be asked before. `ValueError` at the call."
+    "One epoch, the same whenever asked; `ValueError` at the call for what does not fit."
     n = len(check_labels(y, n=len(_check_bytes(x))))
     batch = min(check_number('batch', batch, 1, whole=True), n)
     if plan is not None: plan._check(n, x.shape[-1])
-    order = torch.randperm(n, generator=generator('order', seed, epoch)) if shuffle else torch.arange(n)
+    order = torch.arange(n)
+    if shuffle: order = torch.randperm(n, generator=generator('order', seed, epoch))
     draws = None if plan is None else plan.draws(epoch).to(x.device)
     def make():
         for rows in order.to(x.device).split(batch):
@@ -346,14 +361,14 @@ def _given(name, folder):
 
 # %% ../nbs/12_images.ipynb #92d7cda9
 def load_images(name:str='cifar10',  # 'cifar10' or 'cifar100'
-                folder=None,         # an .npz, or a folder with one; by default `ENSEMBLE_KD_DATA`, then the cache
+                folder=None,         # an .npz, or a folder with one; else see above
                 download:bool=True,  # fetch it if it is nowhere
                )->Images:            # all of it, on the CPU
-    "Load CIFAR; one-line `ValueError` for a damaged file, `OSError` for one that cannot be had or kept."
+    "Load CIFAR; `ValueError` for a damaged file, `OSError` for one that cannot be had."
     check_choice('set', name, _CLASSES)
     path = _given(name, folder) or cache_dir()/f'{name}.npz'
-    if not path.is_file():
-        if not download: raise FileNotFoundError(f'no {str(path)!r}: name a {name}.npz by ENSEMBLE_KD_DATA or folder, '
-                                                 'or allow the download')
-        _write_npz(path, _download(name))
+    if not path.is_file() and not download:
+        raise FileNotFoundError(f'no {str(path)!r}: name a {name}.npz by '
+                                'ENSEMBLE_KD_DATA or folder, or allow the download')
+    if not path.is_file(): _write_npz(path, _download(name))
     return _read_npz(path, name)

@@ -10,21 +10,25 @@ import copy, re
 import torch
 from torch import nn
 from torch.nn import functional as nnf
-from torch.utils.flop_counter import FlopCounterMode
 from .core import check_choice, check_number
 
 # %% ../nbs/13_resnet.ipynb #dd4a847f
-NORMS = dict(batch=nn.BatchNorm2d, group=lambda c: nn.GroupNorm(min(8, c), c), none=lambda c: nn.Identity())
+NORMS = dict(batch=nn.BatchNorm2d,
+             group=lambda c: nn.GroupNorm(min(8, c), c),
+             none=lambda c: nn.Identity())
 
 def _norm(kind, channels): return NORMS[check_choice('norm', kind, NORMS)](channels)
 
 class Block(nn.Module):
-    "Norm, ReLU, 3×3 convolution, twice; what goes past it is projected 1×1 where channels or size change."
+    "Norm, ReLU, 3×3 convolution, twice; past it 1×1 where channels or size change."
     def __init__(self, cin, cout, stride, norm):
         super().__init__()
-        self.norm1, self.conv1 = _norm(norm, cin), nn.Conv2d(cin, cout, 3, stride, 1, bias=False)
-        self.norm2, self.conv2 = _norm(norm, cout), nn.Conv2d(cout, cout, 3, 1, 1, bias=False)
-        self.project = nn.Conv2d(cin, cout, 1, stride, bias=False) if cin != cout or stride > 1 else None
+        self.norm1 = _norm(norm, cin)
+        self.conv1 = nn.Conv2d(cin, cout, 3, stride, 1, bias=False)
+        self.norm2 = _norm(norm, cout)
+        self.conv2 = nn.Conv2d(cout, cout, 3, 1, 1, bias=False)
+        changes = cin != cout or stride > 1
+        self.project = nn.Conv2d(cin, cout, 1, stride, bias=False) if changes else None
     def forward(self, x):
         a = nnf.relu(self.norm1(x))
         past = x if self.project is None else self.project(a)
@@ -32,9 +36,10 @@ class Block(nn.Module):
 
 # %% ../nbs/13_resnet.ipynb #7c1859a2
 def _draw(net):
-    "Draw the weights of all convolutions and linear layers: He's normal over the outgoing channels, uniform."
+    "Draw all weights: He's normal over outgoing channels, uniform in linear layers."
     for m in net.modules():
-        if isinstance(m, nn.Conv2d): nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
+        if isinstance(m, nn.Conv2d):
+            nn.init.kaiming_normal_(m.weight, mode='fan_out', nonlinearity='relu')
         if isinstance(m, nn.Linear):
             nn.init.uniform_(m.weight, -m.in_features**-.5, m.in_features**-.5)
             nn.init.zeros_(m.bias)
@@ -49,22 +54,30 @@ def _group(cin, cout, n, stride, norm):
     others = [Block(cout, cout, 1, norm) for _ in range(n-1)]
     return nn.Sequential(Block(cin, cout, stride, norm), *others)
 
+def _blocks(depth):
+    "Blocks of a group, n of depth = 6n+4; `ValueError` for other depths."
+    n, rest = divmod(int(check_number('depth', depth, 0, whole=True))-4, 6)
+    if not rest and n >= 1: return n
+    raise ValueError(f'depth must be 6n+4 (10, 16, 22, 28, 34, ...); got {depth}')
+
+# %% ../nbs/13_resnet.ipynb #73933182
 class WideResNet(nn.Module):
-    "Pre-activation wide residual network for small images; `ValueError` unless depth = 6n+4 and the rest makes sense."
+    "Pre-activation wide residual network for small images; `ValueError` for bad sizes."
     def __init__(self,
-                 depth:int,         # layers, 6n+4: three groups of n blocks of two convolutions
+                 depth:int,         # layers, 6n+4: three groups of n blocks of two each
                  width:int,         # channels of the groups are 16, 32 and 64 times this
                  classes:int=10,    # number of classes
                  in_channels:int=3, # channels of an image
-                 norm:str='batch',  # 'batch'; 'group' or 'none' keep no running statistics, as linearisation needs
+                 norm:str='batch',  # 'batch'; 'group' and 'none' keep no statistics
                 ):
         super().__init__()
         _check_sizes(width=width, classes=classes, in_channels=in_channels)
-        n, rest = divmod(int(check_number('depth', depth, 0, whole=True))-4, 6)
-        if rest or n < 1: raise ValueError(f'depth must be 6n+4 (10, 16, 22, 28, 34, ...); got {depth}')
+        n = _blocks(depth)
         cs = [16, 16*width, 32*width, 64*width]
-        groups = [_group(p, c, n, stride, norm) for p, c, stride in zip(cs, cs[1:], (1, 2, 2))]
-        self.stem, self.groups = nn.Conv2d(in_channels, cs[0], 3, 1, 1, bias=False), nn.ModuleList(groups)
+        sizes = zip(cs, cs[1:], (1, 2, 2))
+        groups = [_group(p, c, n, stride, norm) for p, c, stride in sizes]
+        self.stem = nn.Conv2d(in_channels, cs[0], 3, 1, 1, bias=False)
+        self.groups = nn.ModuleList(groups)
         self.norm, self.head = _norm(norm, cs[3]), nn.Linear(cs[3], classes)
         _draw(self)
     def forward(self, x):
@@ -81,14 +94,17 @@ def wide_resnet(name:str,          # e.g. '28-2'; '34' is '34-1'; 'WRN-28-2' and
     "The paper's ResNet-depth-width by its name; raises `ValueError` for a name that is none."
     m = re.fullmatch(r'(?:(?:wrn|resnet|wideresnet)-?)?(\d+)(?:-(\d+))?', str(name).strip().lower())
     if not m: raise ValueError(f"unknown network {name!r}: expected depth-width, e.g. '28-2' or '34'")
-    return WideResNet(int(m[1]), int(m[2] or 1), classes, in_channels, norm)
+    depth, width = int(m[1]), int(m[2] or 1)
+    check_number('the depth of a network', depth, 10, 2000); check_number('its width factor', width, 1, 100)
+    return WideResNet(depth, width, classes, in_channels, norm)
 
 # %% ../nbs/13_resnet.ipynb #1ed397ea
 def seeded(make,     # function without arguments that makes a network
            seed:int, # decides all that PyTorch draws in it
           ):         # the network, on the CPU
-    "The network of `make()` from a seed; nobody else's random numbers move. Raises `ValueError` for what is no seed."
-    seed, dtype = int(check_number('seed', seed, 0, 2**63-1, whole=True)), torch.get_default_dtype()
+    "`make()` from a seed; no other random numbers move; `ValueError` for a bad seed."
+    seed = int(check_number('seed', seed, 0, 2**63-1, whole=True))
+    dtype = torch.get_default_dtype()
     with torch.random.fork_rng(devices=[]), torch.device('cpu'):
         torch.default_generator.manual_seed(seed)
         torch.set_default_dtype(torch.float32)
@@ -99,24 +115,27 @@ def seeded(make,     # function without arguments that makes a network
 def macs(net:nn.Module,         # any network
          shape:tuple=(3,32,32), # of one image
         )->int:                 # multiply-accumulates of convolutions and matrix products
-    "Multiply-accumulates of one forward pass for one image; training takes three times as many."
+    "Multiply-accumulates of one forward pass for one image; training takes thrice that."
+    from torch.utils.flop_counter import FlopCounterMode     # imports Triton where there is one
     twin = copy.deepcopy(net).to('meta').eval()
-    with FlopCounterMode(display=False) as counter: twin(torch.empty(1, *shape, device='meta'))
+    image = torch.empty(1, *shape, device='meta')
+    with FlopCounterMode(display=False) as counter: twin(image)
     return counter.get_total_flops() // 2
 
 # %% ../nbs/13_resnet.ipynb #20eec43a
 def _unit(cin, cout, norm, pool=True):
     "3×3 convolution, 2×2 maximum, norm, ReLU."
-    conv, halve = nn.Conv2d(cin, cout, 3, 1, 1, bias=False), nn.MaxPool2d(2) if pool else nn.Identity()
+    conv = nn.Conv2d(cin, cout, 3, 1, 1, bias=False)
+    halve = nn.MaxPool2d(2) if pool else nn.Identity()
     return nn.Sequential(conv, halve, _norm(norm, cout), nn.ReLU())
 
 class SmallNet(nn.Module):
-    "Four convolutions, each but the first halving the image, and a residual unit between the last two."
+    "Four convolutions, three of which halve the image; before the last a residual unit."
     def __init__(self,
                  classes:int=10,    # number of classes
                  in_channels:int=3, # channels of an image
                  norm:str='batch',  # see `WideResNet`
-                 width:int=16,      # channels of the first layer; the others have 2, 4, 4 and 8 times as many
+                 width:int=16,      # channels of the first layer; then 2, 4, 4, 8 times
                 ):
         super().__init__()
         _check_sizes(classes=classes, in_channels=in_channels, width=width)

@@ -10,8 +10,9 @@ BUILT_FROM = ['settings.ini', 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICE
 
 def nb_paths():
     "The notebooks nbdev sees"
-    rel = [p.relative_to(ROOT/'nbs') for p in (ROOT/'nbs').rglob('*.ipynb')]
-    return sorted(ROOT/'nbs'/p for p in rel if not any(o[0] in '_.' for o in p.parts))
+    nbs = ROOT/'nbs'
+    rel = [p.relative_to(nbs) for p in nbs.rglob('*.ipynb')]
+    return sorted(nbs/p for p in rel if not any(o[0] in '_.' for o in p.parts))
 
 @pytest.fixture(scope='session')
 def root(): return ROOT
@@ -36,28 +37,29 @@ def copy_tree(dest):
         else: shutil.copy2(ROOT/name, dest/name)
     return dest
 
-@pytest.fixture
-def tree(tmp_path): return copy_tree(tmp_path/'tree')
-
 @pytest.fixture(scope='session')
 def run():
-    "Run a command, the scripts of this environment first, and return its standard output"
+    "Run a command, the programs in the folders `path` and then this environment's scripts first; return its output"
     scripts = sysconfig.get_path('scripts')
-    def _run(*cmd, cwd=None, **env):
+    def _run(*cmd, cwd=None, path=(), **env):
         env = {k: v for k, v in os.environ.items() if k not in ('IN_TEST', 'PYTHONPATH')} | env
-        env['PATH'] = os.pathsep.join([scripts, env.get('PATH', '')])
+        env['PATH'] = os.pathsep.join([*map(str, path), scripts, env.get('PATH', '')])
         res = subprocess.run([str(o) for o in cmd], cwd=cwd, env=env, capture_output=True, text=True)
         assert res.returncode == 0, f'{" ".join(map(str, cmd))}\n{res.stdout}\n{res.stderr}'
         return res.stdout
     return _run
 
+OFFLINE = ('No matching distribution', 'Could not find a version', 'Connection', 'connection',
+           'Temporary failure', 'timed out')
+
 @pytest.fixture(scope='session')
 def pip_or_skip():
     "Run pip; skip where it cannot reach what it needs, fail on anything else"
-    offline = ('No matching distribution', 'Could not find a version', 'Connection', 'connection', 'Temporary failure', 'timed out')
+    pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check']
     def _pip(*args):
-        res = subprocess.run([sys.executable, '-m', 'pip', '--disable-pip-version-check', *map(str, args)], capture_output=True, text=True)
-        if res.returncode and any(o in res.stderr for o in offline): pytest.skip(f'pip cannot download: {res.stderr.strip().splitlines()[-1]}')
+        res = subprocess.run([*pip, *map(str, args)], capture_output=True, text=True)
+        if res.returncode and any(o in res.stderr for o in OFFLINE):
+            pytest.skip(f'pip cannot download: {res.stderr.strip().splitlines()[-1]}')
         assert res.returncode == 0, res.stderr
     return _pip
 
@@ -66,7 +68,8 @@ def site(tmp_path_factory, pip_or_skip):
     "A folder with nothing but the package, installed from its wheel"
     tmp = tmp_path_factory.mktemp('wheel')
     new_enough = int(version('setuptools').split('.')[0]) >= 77  # else pip fetches what pyproject.toml asks for
-    pip_or_skip('wheel', '-q', '--no-deps', *(['--no-build-isolation'] if new_enough else []), '-w', tmp/'dist', copy_tree(tmp/'tree'))
+    here = ['--no-build-isolation'] if new_enough else []
+    pip_or_skip('wheel', '-q', '--no-deps', *here, '-w', tmp/'dist', copy_tree(tmp/'tree'))
     wheel, = (tmp/'dist').glob('*.whl')
     pip_or_skip('install', '-q', '--no-deps', '--target', tmp/'site', wheel)
     return tmp/'site'

@@ -1,0 +1,300 @@
+"Bad input at the doors of public functions and of the commands: one sentence that says what was expected."
+import math, subprocess, sysconfig
+from functools import partial
+from pathlib import Path
+import pytest, torch
+from torch import nn
+from ensemble_kd import cifar, claims, core, data, distill, ensemble, model, ntk, runs
+from ensemble_kd import self_distill, study, theory, train, trainer, views
+
+NAN, K = math.nan, 3
+dist = data.MultiView(k=K, P=8, d=12, s=1.)
+def g(): return torch.Generator().manual_seed(0)
+some = dist.sample(9, g())
+x, y = some.x, some.y
+column, far, wild = y[:,None], y+1, x*NAN             # (n, 1) targets; a label that is no class; not finite
+w = model.init_weights(range(2), K, 2, 12, .1)
+F = model.predict(w, x)                               # (2, 9, 3)
+z, strength = F[0], model.view_strength(w)
+def meta(o): return o.to('meta')
+
+DATA = [
+    (lambda: data.MultiView(s=-1), 's/k is a probability'),
+    (lambda: data.MultiView(d=19), 'd must be a whole number ≥ 20'),
+    (lambda: data.MultiView(P=15.5), 'P must be a whole number'),
+    (lambda: data.MultiView(mu=1.5), 'mu, a share, must be'),
+    (lambda: data.MultiView(sigma_p=NAN), 'sigma_p must be a finite number'),
+    (lambda: data.MultiView(own=(2., 1.)), 'low ≤ high'),
+    (lambda: data.MultiView(noise='pink'), 'expected one of orthogonal, gaussian'),
+    *((lambda n=n: dist.sample(n, g()), 'samples, must be a whole number ≥ 1') for n in (0, -3, 2.5, NAN)),
+    (lambda: data.view_weights(dist, 0, g()), 'the number of samples'),
+    (lambda: data.toy(3, g(), P=2), 'up to 3 features'),
+    (lambda: data.toy(3, g(), d=2), 'd must be'),
+    (lambda: data.toy(3, g(), sigma_p=-1.), 'sigma_p must be')]
+
+MODEL = [
+    (lambda: model.smoothed_relu(x, 1), 'whole number ≥ 2; got 1'),
+    (lambda: model.smoothed_relu(x, 3, 0), 'must be a finite number > 0; got 0'),
+    (lambda: model.init_weights([-1], K, 2, 12, .1), 'a seed must be'),
+    (lambda: model.init_weights([], K, 2, 12, .1), 'at least one seed'),
+    (lambda: model.init_weights([0], K, 1.5, 12, .1), 'm must be a whole number'),
+    (lambda: model.init_weights([0], K, 2, 12, -.1), 'sigma0 must be'),
+    (lambda: model.patch_logits(w[0], x), 'weights must be (L, k, m, d)'),
+    (lambda: model.patch_logits(w, x[0]), 'inputs must be (n, P, 12)'),
+    (lambda: model.predict(w, x[...,:5]), 'patches as long as the weights'),
+    (lambda: model.predict(w, x[:0]), 'n ≥ 1; got (0, 8, 12)'),
+    (lambda: model.predict(w, wild), 'NaN'),
+    (lambda: model.predict(meta(w), meta(x)), 'meta device'),
+    (lambda: model.PatchCNN(K, 2, 12, members=0), 'at least one seed'),
+    (lambda: model.PatchCNN(K, 2, 12, q=2.5), 'q, the degree'),
+    (lambda: model.view_strength(w[...,:5]), '2k axes'),
+    (lambda: model.view_strength(w*NAN), 'NaN'),
+    (lambda: model.view_strength(w, torch.ones(K, 2, 5)), 'features must be (3, 2, 12)')]
+
+fit = partial(train.train, w, x, y, steps=2)
+TRAIN = [
+    (lambda: train.cross_entropy(column, K), 'labels must be (n); got (9, 1)'),
+    (lambda: train.cross_entropy(y.float(), K), 'a tensor of integers'),
+    (lambda: train.cross_entropy(y.tolist(), K), 'labels must be a tensor'),
+    (lambda: train.train(w, x, column), 'labels must be (9); got (9, 1)'),
+    (lambda: train.train(w, x, far), 'from 0 to 2; got 1 to 3'),
+    (lambda: train.train(w, x, y-1), 'from 0 to 2; got -1 to 1'),
+    (lambda: train.train(w, x, y[:4]), 'labels must be (9); got (4,)'),
+    (lambda: train.train(w, wild, y), 'inputs holds NaN'),
+    (lambda: train.train(w/0, x, y), 'weights holds NaN or infinite'),
+    (lambda: train.train(meta(w), x, y), 'meta device'),
+    (lambda: train.train(w, x.double(), y), 'move one to the other'),
+    (lambda: train.train(w[0], x, y), 'weights must be (L, k, m, d)'),
+    (lambda: train.train(w, x[...,:5], y), 'inputs must be (n, P, 12)'),
+    *((lambda lr=lr: fit(lr=lr), 'lr must be a finite number > 0') for lr in (0, -1., NAN, 'fast', None)),
+    *((lambda steps=steps: fit(steps=steps), 'steps must be a whole number ≥ 1') for steps in (0, -5, 1.5, math.inf)),
+    (lambda: fit(stop_loss=-1.), 'stop_loss must be'),
+    (lambda: fit(log_every=0), 'log_every must be'),
+    (lambda: fit(varrho=-1.), 'varrho, where'),
+    (lambda: train.train(w.double(), 100*x.double(), y, steps=20, lr=1e308), 'choose a lower one'),
+    (lambda: train.GrowthLR(growth=-1.), 'growth must be'),
+    (lambda: train.GrowthLR(low=3., high=1.), 'low ≤ high')]
+
+ENSEMBLE = [
+    (lambda: ensemble.average_logits(z), '(L, n, k); got (9, 3)'),
+    (lambda: ensemble.average_logits(F*NAN), 'NaN'),
+    (lambda: ensemble.average_logits(F[:0]), 'at least one value'),
+    (lambda: ensemble.average_logits([z, z]), 'must be a tensor (L, n, k); got list'),
+    (lambda: ensemble.average_probs(meta(F)), 'meta device'),
+    (lambda: ensemble.error_rate(z, column), 'labels must be (n); got (9, 1)'),
+    (lambda: ensemble.error_rate(z, far), 'from 0 to 2; got 1 to 3'),
+    (lambda: ensemble.error_rate(z, y[:3]), 'logits must be (..., 3, k)'),
+    (lambda: ensemble.error_rate(z*NAN, y), 'NaN'),
+    (lambda: ensemble.error_rate(z.long(), y), 'convert it with .float()'),
+    *((lambda mu=mu: ensemble.mu_error(.5, 0., mu), 'mu must be a finite') for mu in (0, -1, 2, NAN)),
+    (lambda: ensemble.view_errors(w, dist, g(), 1), 'half of each kind'),
+    (lambda: ensemble.view_errors(w, dist, g(), 10, batch=0), 'batch must be'),
+    (lambda: ensemble.view_errors(w[:,:2], dist, g(), 10), 'from 0 to 1; got 0 to 2'),
+    (lambda: ensemble.disagreement(F[:1]), 'needs two'),
+    (lambda: ensemble.reliability(F, y), 'logits must be (9, k); got (2, 9, 3)'),
+    (lambda: ensemble.measures(z, column), 'labels must be (n)'),
+    (lambda: ensemble.cross_entropy_of_average(far, K), 'from 0 to 2')]
+
+kd = partial(distill.kd_loss, z, y, z)
+DISTILL = [
+    (lambda: distill.kd_loss(z, column, z), '(n,) or (..., n); got (9, 3) and (9, 1)'),
+    (lambda: distill.kd_loss(z, y, z[:,:2]), 'the teacher needs logits for each sample and class'),
+    (lambda: distill.kd_loss(z, y, z[:4]), 'the teacher needs'),
+    (lambda: distill.kd_loss(z, y, F), 'the teacher needs'),
+    *((lambda T=T: kd(T=T), 'T must be > 0') for T in (0, -4., NAN)),
+    *((lambda o=o: kd(weight=o), 'weight must be in [0, 1]') for o in (-.1, 2, NAN)),
+    (lambda: distill.thresholded_softmax(z, 0), 'tau must be a finite number > 0'),
+    (lambda: distill.threshold_step(y, z, tau=-.1), 'tau must be'),
+    (lambda: distill.threshold_step(y, z, weight=-1.), 'weight must be a finite number ≥ 0'),
+    (lambda: distill.threshold_step(column, z), 'labels must be (n)'),
+    (lambda: distill.threshold_step(far, z), 'from 0 to 2'),
+    (lambda: distill.threshold_step(y, z[:4]), "the teacher's logits must be (9, k); got (4, 3)"),
+    (lambda: distill.window_step(y, z*NAN), 'NaN'),
+    (lambda: distill.window_step(y, z, theta=1.), 'theta, below 1'),
+    (lambda: distill.kl_step(y, z[:4]), "the teacher's logits must be"),
+    (lambda: distill.distill(w, x, y, z[:,:2]), 'from 0 to 1; got 0 to 2'),
+    (lambda: distill.distill(w, x, y, z, scale=0), 'scale must be'),
+    (lambda: distill.distill(w, x, y, z, steps=0), 'steps must be'),
+    (lambda: distill.distill(w, x, y, meta(z)), 'meta device'),
+    (lambda: distill.label_teacher(y, z[:3]), "the teacher's logits must be (9, k)")]
+
+SELF_DISTILL = [
+    (lambda: self_distill.teachers_of('born_again', 0, 2), 'expected one of single, average, kd, self_kd'),
+    (lambda: self_distill.lessons('self_kd', F[:1]), 'needs a second, independently trained network'),
+    (lambda: self_distill.lessons('kd', z), 'logits of the members must be (L, n, k)'),
+    (lambda: self_distill.self_distill(w[:1], x, y), 'needs a second'),
+    (lambda: self_distill.self_distill(w[0], x, y), 'weights must be (L, k, m, d)'),
+    (lambda: self_distill.self_distill(w, x, column), 'labels must be (n)'),
+    (lambda: self_distill.five_columns(lambda column, teacher: dict(train=z)), '(L, n, k); got (9, 3)'),
+    (lambda: self_distill.five_columns(lambda column, teacher: dict(train=F*NAN)), 'NaN')]
+
+positive = partial(claims.Claim, 'a', '', '', claims.Positive())
+CLAIMS = [
+    (lambda: claims.mean_ci([]), 'at least one value'),
+    (lambda: claims.mean_ci([1., NAN]), 'finite values'),
+    (lambda: claims.mean_ci([1., 2.], level=1.), 'level, below 1'),
+    *((lambda o=o: claims.Band(o), 'a band inside its wider band') for o in [(1, 0), (None, None), (NAN, 1)]),
+    (lambda: claims.Band((0, 1), (0, .5)), 'a band inside its wider band'),
+    (lambda: positive(float, (-1, 1)), "the paper's own figures (-1, 1) would fail"),
+    (lambda: claims.judge([positive(float)], [1., math.inf]), 'finite values')]
+
+OUT = Path('/dev/null')                               # no folder can be made in it
+RUNS = [
+    (lambda: runs.check_device('tpu'), 'expected one of auto, cpu'),
+    (lambda: runs.check_device('cuda:99'), 'expected one of auto, cpu'),
+    (lambda: runs.write_json(OUT/'a.json', dict(a=NAN)), 'not JSON compliant'),
+    (lambda: runs.save_arrays(OUT/'a', dict(a=NAN), dict(x=x)), 'not JSON compliant'),
+    (lambda: runs.check_same_run(dict(a=1, b=2), dict(a=2, b=2), OUT), 'a was 1, now 2'),
+    (lambda: runs.check_same_run([], dict(a=2), OUT), 'is damaged'),
+    (lambda: core.seed_of(-1), 'a seed must be a whole number ≥ 0'),
+    (lambda: core.generator(1.5), 'a seed must be')]
+
+arm, arm3 = theory.Arm('kd', networks=1), theory.Arm('s', 'other', start='single', networks=3)
+preset = partial(theory.Preset, dist, 9, (arm,), members=2)
+held, own = views.views_held(strength), strength.argmax(-1)
+THEORY = [
+    (lambda: theory.Arm('a', 'oracle'), 'unknown teacher'),
+    (lambda: theory.Arm('a', start='warm'), 'expected one of fresh, single'),
+    (lambda: theory.Arm('a', networks=0), 'networks must be'),
+    (lambda: theory.Arm('a', steps=1.5), 'steps must be'),
+    (lambda: theory.Step('mse'), 'expected one of window, threshold, kl'),
+    *((lambda k=k: preset(**{k: 0}), f'{k} must be') for k in ('members', 'max_steps', 'repeats', 'n_probe')),
+    (lambda: theory.Preset(dist, 0, (arm,)), 'n_train must be'),
+    (lambda: theory.Preset(dist, 9, (arm, arm)), 'a name of its own; got kd, kd'),
+    (lambda: theory.Preset(dist, 9, (arm3,), members=2), 'networks of s, which continue singles'),
+    (lambda: theory.teacher_logits('oracle', F, y, held, own), 'expected one of ensemble, own_view'),
+    (lambda: theory.first_weights(preset(), -1, 'members', 2), 'a seed must be'),
+    (lambda: theory.first_weights(preset(), 0, 'members', 0), 'at least one seed')]
+
+flat, square, net = x.flatten(1), torch.eye(9), nn.Linear(96, K)
+NTK = [
+    (lambda: ntk.linearize(nn.Sequential(net, nn.Dropout())), 'call net.eval()'),
+    (lambda: ntk.linearize(net, params='head'), "params='head' picks none"),
+    (lambda: ntk.linearize(nn.Linear(3, 2).half()), 'float32 or float64 parameters'),
+    (lambda: ntk.linearize(nn.Linear(3, 2, device='meta')), 'meta device'),
+    (lambda: ntk.tangent_features(net, flat*NAN), 'x holds NaN'),
+    (lambda: ntk.tangent_features(net, flat.double()), 'move one to the other'),
+    (lambda: ntk.tangent_features(net, flat[:0]), 'at least one value'),
+    (lambda: ntk.tangent_features(net, flat, max_mib=0), 'max_mib must be'),
+    (lambda: ntk.empirical_ntk(net, flat, kind='all'), 'expected one of full, trace, class'),
+    (lambda: ntk.empirical_ntk(net, flat, method='fast'), 'expected one of auto'),
+    (lambda: ntk.empirical_ntk(net, flat, flat[:,:5]), 'samples of one shape'),
+    (lambda: ntk.empirical_ntk(net, flat, max_mib=1e-4), 'is too little'),
+    (lambda: ntk.patch_features(w[0], x), 'weights must be (L, k, m, d)'),
+    (lambda: ntk.patch_ntk(w, x, x[0]), 'inputs must be (n, P, 12)'),
+    (lambda: ntk.kernel_matrix(torch.ones(2, 3, 4, 5)), 'a kernel must be'),
+    (lambda: ntk.check_kernel(square.triu() + square.roll(1, 1)), 'not symmetric'),
+    (lambda: ntk.kernel_drift(0*square, square), 'is zero'),
+    (lambda: ntk.kernel_drift(square, square[:3]), 'after training must be (9, 9)'),
+    (lambda: ntk.kernel_alignment(square, column-1), 'targets must hold floating-point numbers'),
+    (lambda: ntk.kernel_alignment(square, y*0), 'constant')]
+
+recipe = trainer.Recipe(epochs=2, batch=3)
+def linear(): return nn.Linear(96, K)
+known = trainer.TensorData(flat, y)
+def fit_one(seed, recipe=recipe, **kw): return trainer.Trainer(linear, recipe).fit(known, seed, **kw)
+def taught(teacher, **kw): return fit_one(0, teacher=trainer.cached_teacher(teacher), **kw)
+def side_by_side(*args, **kw): return trainer.Stacked(linear, recipe).fit(known, *args, **kw)
+SETTINGS = dict(epochs=(0, 1.5), batch=(0, -3), lr=(0, -1., NAN, 1e20), momentum=(-.1, 1.), weight_decay=(-1.,),
+                warmup=(1.,), temperature=(0, NAN), kd_weight=(-.1, 1.1), smoothing=(2.,), average_lr=(0,),
+                optimizer=('lion',), schedule=('flat',), precision=('int4',))
+TRAINER = [
+    *((lambda k=k, v=v: trainer.Recipe(**{k: v}), k) for k, values in SETTINGS.items() for v in values),
+    (lambda: trainer.TensorData(flat, y[:3]), 'one for each of the 9 inputs; got 3'),
+    (lambda: trainer.TensorData(flat, column), 'labels must be (n); got (9, 1)'),
+    (lambda: trainer.TensorData(flat, y-1), 'from 0 to'),
+    (lambda: trainer.TensorData(flat, y > 0), 'whole numbers'),
+    (lambda: trainer.TensorData(flat, y*NAN), 'targets hold NaN'),
+    (lambda: trainer.TensorData(flat*NAN, y), "the inputs 'train' hold NaN"),
+    (lambda: trainer.TensorData(flat, y, test=flat[:0]), "the inputs 'test' must hold one number of samples"),
+    (lambda: trainer.TensorData((flat, flat[:3]), y), 'got [3, 9]'),
+    (lambda: trainer.TensorData(flat, meta(y)), 'meta device'),
+    (lambda: trainer.Trainer(linear, recipe, members=0), 'members must be'),
+    (lambda: fit_one(-1), 'a seed must be'),
+    (lambda: fit_one(0, trainer.Recipe(epochs=2, batch=3, lr=1e6)), 'diverged in epoch'),
+    (lambda: taught(z[:,:2]), 'the teacher needs logits'),
+    (lambda: taught(z*NAN), 'diverged in epoch 0: mean loss nan'),
+    (lambda: taught(z, T=0), 'T must be > 0'),
+    (lambda: taught(z, weight=2), 'weight must be in [0, 1]'),
+    (lambda: side_by_side([-1]), 'a seed must be'),
+    (lambda: side_by_side([0, 1, 2], F), 'the teacher needs logits'),
+    (lambda: side_by_side([0], z, T=0), 'T must be > 0'),
+    (lambda: side_by_side([0], z, weight=-1), 'weight must be in [0, 1]')]
+
+repeat = partial(study.study_repeat, linear, flat, y, 0, (3, 3), members=2, students=1, recipe=recipe)
+def begin(make): return study.study(make, flat, y, OUT, 'a', [0])
+STUDY = [
+    (lambda: study.split(y, 0, (0, 3)), 'a part of the split must be'),
+    (lambda: study.split(y, 0, (6, 3)), 'must leave test samples among 9'),
+    (lambda: study.split(column, 0, (3, 3)), 'labels must be (n)'),
+    (lambda: study.choose(torch.zeros(2, 1, 9, K)*NAN, y), 'NaN'),
+    (lambda: study.choose(torch.zeros(2, 1, 4, K), y), 'logits must be'),
+    (lambda: repeat(members=1), 'members must be a whole number ≥ 2'),
+    (lambda: repeat(students=3), 'students must be a whole number ≥ 1 and ≤ 2'),
+    (lambda: study.study_repeat(linear, flat*NAN, y, 0, (3, 3)), 'NaN'),
+    (lambda: study.study_repeat(linear, flat, y/1, 0, (3, 3)), 'a tensor of integers'),
+    (lambda: begin(lambda: nn.Sequential(net, nn.BatchNorm1d(K))), 'use GroupNorm or LayerNorm'),
+    (lambda: begin(lambda: nn.Linear(96, 2)), 'the number of outputs must be')]
+
+images, conv = torch.rand(4, 3, 8, 8), nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten())
+def same(o): return o
+picture = partial(views.feature_visualization, conv, '0', prepare=same, size=8, steps=2)
+BAD_PICTURES = dict(steps=-1, n=0, size=1, lr=0, jitter=-1)
+VIEWS = [
+    (lambda: views.views_held(strength[0]), 'view strengths must be (L, k, 2)'),
+    (lambda: views.views_held(strength*NAN), 'NaN'),
+    *((lambda o=o: views.both_views(strength, o), 'share must be') for o in (0, -1., 1.5)),
+    (lambda: views.lottery(strength, strength[:1]), 'after training must be (2, 3, 2)'),
+    (lambda: views.lottery(meta(strength), strength), 'meta device'),
+    (lambda: views.top_images(conv, '9', 0, images, same), 'expected one of 0, 1'),
+    *((lambda c=c: views.top_images(conv, '0', c, images, same), "channel of layer '0' must") for c in (-1, 4, .5)),
+    (lambda: views.top_images(conv, '1', 0, images, same), 'gives no maps of channels'),
+    (lambda: views.top_images(conv, '0', 0, images[0], same), 'images must be (N, c, h, w)'),
+    (lambda: views.top_images(conv, '0', 0, images, same, n=0), 'n must be'),
+    *((lambda k=k, v=v: picture(0, **{k: v}), f'{k} must be') for k, v in BAD_PICTURES.items()),
+    (lambda: picture(0, seed=-1), 'a seed must be'),
+    (lambda: picture(4), 'the channel of layer')]
+
+TABLES = dict(data=DATA, model=MODEL, train=TRAIN, ensemble=ENSEMBLE, distill=DISTILL, self_distill=SELF_DISTILL,
+              claims=CLAIMS, runs=RUNS, theory=THEORY, ntk=NTK, trainer=TRAINER, study=STUDY, views=VIEWS)
+ROWS = [pytest.param(*row, id=f'{name}-{row[1]}') for name, rows in TABLES.items() for row in rows]
+
+@pytest.mark.parametrize('call, says', ROWS)
+def test_bad_input_is_a_sentence_that_says_what_was_expected(call, says):
+    with pytest.raises((ValueError, FloatingPointError)) as e: call()
+    assert says in str(e.value) and '\n' not in str(e.value)
+
+# --- commands
+
+BAD_THEORY = [dict(seed=-1), dict(seed=2**40), dict(preset='foo'), dict(preset='quick', device='tpu'),
+              dict(preset='quick', out='/dev/null/x')]
+BAD_STUDY = [dict(members=2000), dict(members=1), dict(students=11), dict(lr=1e20), dict(lr=-1.), dict(lr=NAN),
+             dict(width=10**6), dict(epochs=0), dict(seeds=0), dict(seed=-1), dict(train=0), dict(valid=1790),
+             dict(data='mnist'), dict(device='gpu'), dict(out='/dev/null/x')]
+BAD_CIFAR = [dict(net='11-1'), dict(net='10-0'), dict(net='wide'), dict(preset='foo'), dict(data='mnist'),
+             dict(members=0), dict(members=1), dict(members=2000), dict(epochs=0), dict(seed=-1), dict(device='tpu')]
+DRY = [dict(dry=True) | o for o in BAD_CIFAR]
+COMMANDS = {theory.ekd_theory: BAD_THEORY, study.ekd_study: BAD_STUDY, cifar.ekd_cifar: DRY}
+BAD = [pytest.param(c, o, id=f'{c.__name__}-{o}') for c, settings in COMMANDS.items() for o in settings]
+
+@pytest.mark.parametrize('command, settings', BAD)
+def test_a_command_ends_with_one_line(command, settings, tmp_path, monkeypatch, capsys):
+    if command is study.ekd_study: pytest.importorskip('sklearn')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch, 'set_num_threads', lambda n: None)
+    with pytest.raises(SystemExit) as e: command(**settings)
+    out, err = capsys.readouterr()
+    assert e.value.code == 2 and not out
+    assert err.startswith(f'{command.__name__}: ') and err.count('\n') == 1
+    assert not [*tmp_path.iterdir()]                              # nothing was begun
+
+@pytest.mark.parametrize('args, says, status', [
+    (('ekd_theory', '--seed', '-1'), 'ekd_theory: seed must be', 2),
+    (('ekd_study', '--members', 'many'), 'invalid int value', 2),
+    (('ekd_cifar', '--net', '28x2', '--dry'), 'ekd_cifar: unknown network', 2), (('ekd_theory', '--help'), '', 0)])
+def test_from_the_shell(args, says, status, tmp_path):
+    name, *options = args
+    script = Path(sysconfig.get_path('scripts'))/name
+    p = subprocess.run([script, *options], cwd=tmp_path, capture_output=True, text=True)
+    assert p.returncode == status and says in p.stderr and 'Traceback' not in p.stderr
+    if not status: assert all(o in p.stdout for o in ('quick', 'default', 'paper', '--out', 'resumes'))
