@@ -6,7 +6,7 @@
 __all__ = ['DATA', 'PRESETS', 'PREDICTED', 'Arm', 'Preset', 'train_seed', 'predicted_views', 'run_seed', 'judged', 'plot_theory',
            'plot_targets', 'teaching', 'run_theory', 'arms_table', 'ekd_theory', 'prediction_quality', 'forms_rows']
 
-# %% ../nbs/11_theory.ipynb #76aa2161
+# %% ../nbs/11_theory.ipynb #51beb3cf
 import math
 from dataclasses import asdict, dataclass, replace
 import torch
@@ -23,7 +23,7 @@ from .self_distill import COLOURS
 from .train import GrowthLR, train
 from .views import views_held
 
-# %% ../nbs/11_theory.ipynb #6f7778b3
+# %% ../nbs/11_theory.ipynb #815b1bc6
 @dataclass(frozen=True)
 class Arm:
     "Networks that learn alike."
@@ -46,7 +46,7 @@ class Arm:
         check_number('scale', self.scale, 0, above=True)
         if not callable(self.lr): check_number('lr', self.lr, 0, above=True)
 
-# %% ../nbs/11_theory.ipynb #982ef1a9
+# %% ../nbs/11_theory.ipynb #0c164ec2
 @dataclass(frozen=True)
 class Preset:
     "Sizes of a theory run, and its arms."
@@ -90,7 +90,7 @@ class Preset:
             if o.name in ('single', 'ensemble'):
                 raise ValueError(f'no arm can be called {o.name!r}')
 
-# %% ../nbs/11_theory.ipynb #2e7fade4
+# %% ../nbs/11_theory.ipynb #887ba6bd
 def first_weights(preset:Preset, # sizes
                   seed:int,      # of the run
                   group:str,     # 'members' or 'students'
@@ -101,7 +101,7 @@ def first_weights(preset:Preset, # sizes
     seeds = [seed_of(seed, group, i) for i in range(n)]
     return init_weights(seeds, preset.dist.k, preset.m, preset.dist.d, preset.sigma0, device=device)
 
-# %% ../nbs/11_theory.ipynb #6e9b0a4f
+# %% ../nbs/11_theory.ipynb #c8fe8af6
 def make_probe(preset:Preset,  # sizes
                seed:int,       # of the run
                device='cpu',   # where the data live
@@ -114,7 +114,7 @@ def make_probe(preset:Preset,  # sizes
         return mu_error(*errors, preset.dist.mu)
     return probe
 
-# %% ../nbs/11_theory.ipynb #f273107b
+# %% ../nbs/11_theory.ipynb #7091676e
 def _fused(arms):
     "Arms in groups that can train as one."
     groups = {}
@@ -132,7 +132,7 @@ def _fit_of(fit, rows):
     history = {k: v if v.ndim == 1 else v[:,rows] for k, v in fit.history.items()}
     return replace(fit, weight=fit.weight[rows], steps=fit.steps[rows], done=fit.done[rows], history=history)
 
-# %% ../nbs/11_theory.ipynb #b0cb1d24
+# %% ../nbs/11_theory.ipynb #a7819547
 def _teach(preset, seed, arms, data, singles, held, F, options):
     "Train a group of arms that are taught alike: name → (fit, scaled logits of the teacher or None)."
     most = max(o.networks for o in arms)
@@ -146,7 +146,7 @@ def _teach(preset, seed, arms, data, singles, held, F, options):
     ends = torch.tensor([0] + [o.networks for o in arms]).cumsum(0).tolist()
     return {o.name: (_fit_of(fit, slice(a, b)), G) for o, a, b, G in zip(arms, ends, ends[1:], teachers)}
 
-# %% ../nbs/11_theory.ipynb #58094685
+# %% ../nbs/11_theory.ipynb #07ef0a0e
 def train_seed(preset:Preset,   # sizes and arms
                seed:int,        # decides everything
                device='cpu',    # where to train
@@ -169,7 +169,7 @@ def train_seed(preset:Preset,   # sizes and arms
         except FloatingPointError: pass
     return fits, data
 
-# %% ../nbs/11_theory.ipynb #985ff27d
+# %% ../nbs/11_theory.ipynb #a02c14d9
 def predicted_views(arm:Arm,           # a group of students
                     own:torch.Tensor,  # view strengths at their start, (S, k, 2)
                     held:torch.Tensor, # views that the members hold, (L, k, 2) bool
@@ -181,7 +181,7 @@ def predicted_views(arm:Arm,           # a group of students
     a = chosen_members(arm.teacher, held, own.argmax(-1), arm.E)
     return mine | torch.einsum('slk,lkv->skv', a, held.float()).bool()
 
-# %% ../nbs/11_theory.ipynb #4fd05320
+# %% ../nbs/11_theory.ipynb #9aaa3d8b
 def _digits(x, n=4): return [float(f'{v:.{n}g}') for v in x.flatten().tolist()]
 
 def _needed(history, below=.01):
@@ -209,7 +209,7 @@ def _arm_row(preset, arm, fit, G, data, start, held):
     if arm is not None: row |= _views_row(arm, fit, start[arm.start][:arm.networks], held)
     return row if G is None else row | _taught_row(arm.step, G, F, data)
 
-# %% ../nbs/11_theory.ipynb #26508309
+# %% ../nbs/11_theory.ipynb #0dff2591
 def _test_errors(preset, seed, fits):
     "Errors of every network, and of the ensemble of the singles, on fresh data in one stream."
     sizes = [len(fit.weight) for fit, _ in fits.values()]
@@ -228,7 +228,7 @@ def _lottery(before, strength, data):
                 predicted=(before.argmax(-1) == strength.argmax(-1)).float().mean().item(),
                 lacking=(~held[:,y,view]).float().sum(1).mean().item())
 
-# %% ../nbs/11_theory.ipynb #c43b9f7b
+# %% ../nbs/11_theory.ipynb #3b201b7e
 def run_seed(preset:Preset,  # sizes and arms
              seed:int,       # decides everything
              device='cpu',   # where to train
@@ -253,7 +253,7 @@ def run_seed(preset:Preset,  # sizes and arms
     lottery = _lottery(before('members', preset.members), strength['single'], data)
     return dict(seed=seed, arms=rows, lottery=lottery) | strength
 
-# %% ../nbs/11_theory.ipynb #bf8fcf39
+# %% ../nbs/11_theory.ipynb #23bb8743
 def of(arm:str,       # name of an arm
        key:str='mu',  # which of its numbers
       ):              # function of a row
@@ -276,7 +276,7 @@ def _over_count(E):
     def value(row): return None if (v := of(f'kd{E}', 'single_view')(row)) is None else v*2**(E+1)
     return value
 
-# %% ../nbs/11_theory.ipynb #bc14a2d2
+# %% ../nbs/11_theory.ipynb #bf5f029d
 DOSES = (1, 2, 3, 5)
 
 def _steps_down(row):
@@ -308,7 +308,7 @@ def _predicted_right(row):
     v = [row['arms'][o]['right'] for o in ('labels', *(f'kd{E}' for E in DOSES), 'kd') if o in row['arms']]
     return 100*sum(v)/len(v) if v else None
 
-# %% ../nbs/11_theory.ipynb #9185a230
+# %% ../nbs/11_theory.ipynb #a877435e
 CONTROLS = ('labels',)
 HALF, STILL = Band((.49, .51), (.4, .6), 'μ'), Band((.35, None), unit='μ')
 
@@ -325,7 +325,8 @@ CLAIMS = [
           Band((None, .001), (None, .01), 'μ'), of('kd'), (0, .001)),
     Claim('theorem3.stays', 'once it is that good (≤ 0.01 μ), the student stays so: share of the later steps',
           '≥ 90 % of the iterations', Band((90, None), (75, None), '%'), _stays, (90, 100)),
-    *(Claim(f'dose.kd{E}', f'a student of {E}: its single-view error over 2^−{E+1}, the chance that all {E+1} lack the view',
+    *(Claim(f'dose.kd{E}',
+            f'a student of {E}: its single-view error over 2^−{E+1}, the chance that all {E+1} lack the view',
             '1 (derived)', Band((.5, 2)), _over_count(E), (1, 1)) for E in DOSES),
     Claim('dose.order', 'each further teacher helps: the smallest gain along labels, 1, 2, 3, 5, all', '> 0',
           Positive(), _steps_down),
@@ -349,7 +350,7 @@ CLAIMS = [
     Claim('multiview.error', 'error on multi-view data of singles, ensemble and its students (the worst)', '0',
           Band((None, .001)), _multi_view, (0, 0))]
 
-# %% ../nbs/11_theory.ipynb #2b229db4
+# %% ../nbs/11_theory.ipynb #12b49f1d
 def judged(rows:list, # what `run_seed` returned, one row a seed
           )->list:    # rows of the ledger
     "The claims, judged family by family: a family is what stands before the dot of an id."
@@ -357,7 +358,7 @@ def judged(rows:list, # what `run_seed` returned, one row a seed
     for o in CLAIMS: families.setdefault(o.id.split('.')[0], []).append(o)
     return [row for o in families.values() for row in judge(o, rows, varies='seed: data, first weights, test samples')]
 
-# %% ../nbs/11_theory.ipynb #6ca76283
+# %% ../nbs/11_theory.ipynb #cac8ec17
 SHOWN = dict(labels='bare labels', own_view='half an ensemble: its own views', kd1='one network', kd2='two',
              kd3='three', kd5='five', kd='all ten')
 
@@ -378,7 +379,7 @@ def _curves(ax, rows):
     ax.set(xscale='log', ylim=(0, .6), xlabel='training time (Σ learning rate)', ylabel='test error (units of μ)')
     ax.legend(fontsize=7, title='teacher', title_fontsize=8)
 
-# %% ../nbs/11_theory.ipynb #997396d7
+# %% ../nbs/11_theory.ipynb #11759832
 def _doses(ax, rows):
     "Error against the number of teachers, every seed, beside the count."
     from matplotlib.ticker import FixedLocator
@@ -402,7 +403,7 @@ def _predictions(ax, rows):
 
 def _colour_of(name): return '#f0a030' if name == 'other_view' else _colour(name)
 
-# %% ../nbs/11_theory.ipynb #9cbae829
+# %% ../nbs/11_theory.ipynb #9c9b8973
 def plot_theory(ledger:dict, # as written to theory.json
                ):            # matplotlib figure
     "Error of students while learning, by teacher; against the number of teachers; views predicted and found."
@@ -411,7 +412,7 @@ def plot_theory(ledger:dict, # as written to theory.json
     for ax, draw in zip(axs, (_curves, _doses, _predictions)): draw(ax, ledger['seeds'])
     return fig
 
-# %% ../nbs/11_theory.ipynb #4b6e9a55
+# %% ../nbs/11_theory.ipynb #e83eb0f4
 def plot_targets(ledger:dict, # as written to theory.json
                 ):            # matplotlib figure
     "What teachers say about other classes: a heat map by class and view for each of them, first seed."
@@ -426,7 +427,7 @@ def plot_targets(ledger:dict, # as written to theory.json
     fig.colorbar(image, ax=axs[0,-1], label='target')
     return fig
 
-# %% ../nbs/11_theory.ipynb #5bf79659
+# %% ../nbs/11_theory.ipynb #fb13780b
 DATA = MultiView(k=10, P=12, d=128, s=2., mu=.005, own=(1., 1.2), other=(.4, .4), rho=.005, Gamma=.4, gamma=0.,
                  sigma_p=.106)
 
@@ -449,7 +450,7 @@ def teaching(networks:int=4, # students of an arm
     going_on = Arm('stay', '', start='single', networks=networks, lr=GrowthLR(.15, 10., 1e4), steps=stay)
     return (*controls, *doses, self_kd, *continued, going_on)
 
-# %% ../nbs/11_theory.ipynb #72a4ebb8
+# %% ../nbs/11_theory.ipynb #33ed5362
 def more_controls(networks:int=3, # of each
                  )->tuple:        # of `Arm`
     "Teachers that spoil the samples, and singles that go on at a rate that does not rise."
@@ -457,7 +458,7 @@ def more_controls(networks:int=3, # of each
     flat = Arm('stay_flat', '', start='single', networks=networks, lr=100., steps=1200)
     return (*spoiled, flat)
 
-# %% ../nbs/11_theory.ipynb #ca76b73c
+# %% ../nbs/11_theory.ipynb #59a829b5
 FORMS = [Step('window', w, tau, theta) for w in (10.,) for tau in (.1, .19, .3) for theta in (.25, .5)]
 FORMS += [Step('threshold', w, tau) for w in (1., 10.) for tau in (.05, .1, .19, .3)]
 FORMS += [Step('kl', w, tau) for w in (.5, .9) for tau in (.02, .05, .19, 1.)]
@@ -467,7 +468,7 @@ def step_name(step:Step, scale:float)->str: # e.g. 'window w=10 τ=0.19 θ=0.5 c
     theta = f' θ={step.theta:g}' if step.form == 'window' else ''
     return f'{step.form} w={step.weight:g} τ={step.tau:g}{theta} c={scale:g}'
 
-# %% ../nbs/11_theory.ipynb #3761e0d5
+# %% ../nbs/11_theory.ipynb #1bf64e51
 def forms_map(networks:int=2,       # with each teacher
               scales:tuple=(40., 400.), # c
               forms:tuple=tuple(FORMS), # of `Step`
@@ -478,10 +479,11 @@ def forms_map(networks:int=2,       # with each teacher
     for step in forms:
         for c in scales:
             for teacher in ('ensemble', 'labels'):
-                arms.append(Arm(f'{step_name(step, c)} {teacher}', teacher, networks=networks, step=step, scale=c, steps=steps))
+                how = dict(networks=networks, step=step, scale=c, steps=steps)
+                arms.append(Arm(f'{step_name(step, c)} {teacher}', teacher, **how))
     return tuple(arms)
 
-# %% ../nbs/11_theory.ipynb #1376e0f3
+# %% ../nbs/11_theory.ipynb #05e89a0c
 def _classes(k):
     "The data with more classes: as many samples a class, as much noise for a view."
     d = max(128, 3*k)
@@ -493,12 +495,13 @@ PRESETS = dict(
     default = Preset(DATA, 1000, teaching(), **_EAGER),
     quick = Preset(replace(DATA, d=64, sigma_p=.15), 500, teaching(2, 1, 250, 400), repeats=2, n_probe=200, **_EAGER),
     full = Preset(DATA, 1000, teaching(6, 3) + more_controls(), repeats=10, **_EAGER),
-    forms = Preset(DATA, 1000, forms_map(), repeats=2, **_EAGER),
+    forms = Preset(DATA, 1000, forms_map(scales=(400.,)) + forms_map(scales=(40.,), forms=_FEW), repeats=2, **_EAGER),
     forms20 = Preset(_classes(20), 2000, forms_map(scales=(400.,), forms=_FEW), repeats=2, **_EAGER),
-    forms40 = Preset(_classes(40), 3000, forms_map(scales=(400.,), forms=_FEW), repeats=1, **_EAGER),
-    paper = Preset(replace(DATA, k=20, s=3., P=16, d=192, mu=.003, sigma_p=.087), 2000, teaching(2, 1, 500, 1200), **_EAGER))
+    forms40 = Preset(_classes(40), 2000, forms_map(scales=(400.,), forms=_FEW), repeats=1, **_EAGER),
+    paper = Preset(replace(DATA, k=20, s=3., P=16, d=192, mu=.003, sigma_p=.087), 2000, teaching(2, 1, 500, 1200),
+                   **_EAGER))
 
-# %% ../nbs/11_theory.ipynb #2ea445eb
+# %% ../nbs/11_theory.ipynb #7c2f2d49
 def _ledger(preset, seed, device, rows):
     "Claims, provenance and rows of a run, as plain values."
     plain = [{k: v for k, v in r.items() if not torch.is_tensor(v)} for r in rows]
@@ -520,7 +523,7 @@ def run_theory(preset:Preset,  # sizes and arms
     ledger = _ledger(preset, seed, device, [run.load(f'seed{s}') for s in seeds])
     return run.finish('theory', ledger, plot_theory(ledger))
 
-# %% ../nbs/11_theory.ipynb #0edb1d4a
+# %% ../nbs/11_theory.ipynb #ad1144ff
 def arms_table(ledger:dict,         # of `run_theory`
                markdown:bool=False, # for the docs
               )->str:               # a line an arm
@@ -542,7 +545,7 @@ def arms_table(ledger:dict,         # of `run_theory`
               seen(arm, 'entropy'), seen(arm, 'gap_left')] for arm in arms if arm in rows[0]['arms']]
     return table(head, lines, markdown)
 
-# %% ../nbs/11_theory.ipynb #c41b7789
+# %% ../nbs/11_theory.ipynb #715d5885
 def _summary(ledger, name, out):
     "What the command prints."
     p, n = ledger['provenance'], len(ledger['seeds'])
@@ -552,29 +555,32 @@ def _summary(ledger, name, out):
 
 @call_parse
 @one_line_errors
-def ekd_theory(preset:str='default', # quick (seconds), default (a minute or two), full (more of it), paper (larger); forms, forms20, forms40 (a map of steps)
+def ekd_theory(preset:str='default', # quick (seconds), default (minutes), full, paper (larger); forms, forms20, forms40: a map of steps
                seed:int=0,           # the first seed; the preset's repeats use seed, seed+1, ...
                out:str=None,         # folder for results and checkpoints; resumes (default: runs/theory-PRESET-seedN)
                device:str='auto',    # where to train: cpu, cuda, cuda:1, auto, ...
               ):
-    "The paper's four theorems on this machine: single networks miss a view, their ensemble and its students do not; and controls that ask whether it is the teacher's knowledge that helps. Trains ten networks, students of 0, 1, 2, 3, 5 and 10 of them, controls and self-distilled networks for each of several seeds, tests each on 20,000 fresh samples, and prints claim, paper, measured ± 95 % CI, verdict."
+    """The paper's four theorems on this machine: single networks miss a view, their ensemble and its students do not;
+    and controls that ask whether it is the teacher's knowledge that helps. Trains ten networks, students of 0, 1, 2, 3,
+    5 and 10 of them, controls and self-distilled networks for each of several seeds, tests each on 20,000 fresh
+    samples, and prints claim, paper, measured ± 95 % CI, verdict."""
     p = PRESETS[check_choice('preset', preset, PRESETS)]
     check_number('seed', seed, 0, 2**31, whole=True)
     out = out or f'runs/theory-{preset}-seed{seed}'
     print(_summary(run_theory(p, seed, out, check_device(device)), preset, out))
 
-# %% ../nbs/11_theory.ipynb #3bf2a68c
+# %% ../nbs/11_theory.ipynb #b547e561
 PREDICTED = ('labels', 'own_view', 'other_view', *(f'kd{E}' for E in DOSES), 'kd')
 
 def prediction_quality(row:dict, # what `run_seed` returned
-                      )->dict:   # 'correlation'; 'both' and 'one': shares of classes found with both views, by what was predicted
+                      )->dict:   # 'correlation'; share found with both views where 'both', or 'one', was predicted
     "How well the union of views foretells which classes end with both views."
     pairs = torch.tensor([row['arms'][o]['pairs'] for o in PREDICTED if o in row['arms']], dtype=torch.float64)
     want, end = pairs.transpose(0, 1).flatten(1)
     return dict(correlation=torch.corrcoef(torch.stack([want, end]))[0, 1].item(),
                 both=end[want == 1].mean().item(), one=end[want == 0].mean().item())
 
-# %% ../nbs/11_theory.ipynb #30ae2fa9
+# %% ../nbs/11_theory.ipynb #6fc47f25
 def forms_rows(ledger:dict, # of a `forms` preset
               )->list:      # of dicts: 'step', 'ensemble', 'labels' (errors in μ, a list over seeds), 'gap'
     "A row for each form and setting: the errors of both students, and the gap that the ensemble's leaves."
