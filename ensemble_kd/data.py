@@ -6,14 +6,14 @@
 __all__ = ['Sample', 'place_features', 'gaussian_patches', 'MultiView', 'view_weights', 'render', 'multi_view', 'plot_sample',
            'toy']
 
-# %% ../nbs/00_data.ipynb #02db79f1
+# %% ../nbs/00_data.ipynb #bca02abb
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 import torch
-from .core import check_choice, check_number
+from .core import check_choice, check_dtype, check_generator, check_number, check_tensor
 
-# %% ../nbs/00_data.ipynb #f3614735
+# %% ../nbs/00_data.ipynb #f837a1a5
 @dataclass
 class Sample:
     "Inputs with their labels and the truth about their views; index it like a tensor."
@@ -27,16 +27,25 @@ class Sample:
     def __getitem__(self, i): return self._map(lambda o: o[i])
     def to(self, device): return self._map(lambda o: o.to(device))
 
-# %% ../nbs/00_data.ipynb #030e9fa2
+# %% ../nbs/00_data.ipynb #6a7c2efc
+def _check_room(x, weight, C_p):
+    "Raise `ValueError` unless these weights can be placed on the patches x."
+    n, k, _ = check_tensor('weights', weight, 'n', 'k', 2).shape
+    if x.ndim != 3 or len(x) != n or x.shape[2] < 2*k:
+        raise ValueError(f'inputs must be ({n}, P, d) with d ≥ {2*k}; got {tuple(x.shape)}')
+    check_number('C_p, patches a feature,', C_p, 1, x.shape[1], whole=True)
+
+# %% ../nbs/00_data.ipynb #6437b83f
 def place_features(x,          # inputs to add the features to, in place, (n, P, d)
                    weight,     # total weight of each feature, 0 where absent, (n, k, 2)
                    C_p,        # patches a feature
                    generator,  # source of all randomness, on the device of `weight`
                   ):           # x
     "Put each present feature on `C_p` patches of its own; at most `P//C_p` features fit."
+    _check_room(x, weight, C_p)
     n, P, _ = x.shape
     w = weight.flatten(1)
-    how = dict(generator=generator, device=w.device, dtype=torch.float32)
+    how = dict(generator=check_generator(generator), device=w.device, dtype=torch.float32)
     slots = min(P//C_p, w.shape[1])
     w, feature = w.topk(slots, 1)                            # present ones first
     order = torch.rand(n, P, **how).argsort(1)
@@ -47,7 +56,7 @@ def place_features(x,          # inputs to add the features to, in place, (n, P,
     x[sample, patch, feature[...,None]] += z.to(x.dtype)
     return x
 
-# %% ../nbs/00_data.ipynb #05c2ec2b
+# %% ../nbs/00_data.ipynb #a8b3fafd
 def gaussian_patches(n,          # samples
                      P,          # patches
                      d,          # dimension of a patch
@@ -57,7 +66,9 @@ def gaussian_patches(n,          # samples
                      block=256,  # samples drawn from one seed
                     ):           # (n, P, d)
     "Gaussian noise, blocks of samples drawn in parallel; the same for any number of threads."
-    device = generator.device
+    for name, size in dict(n=n, P=P, d=d, block=block).items(): check_number(name, size, 1, whole=True)
+    check_number('sigma', sigma, 0); check_number('skip', skip, 0, d, whole=True)
+    device = check_generator(generator).device
     x = torch.empty(n, P, d, device=device, dtype=torch.float32)
     n_blocks = math.ceil(n/block)
     seeds = torch.randint(2**62, (n_blocks,), generator=generator, device=device).tolist()
@@ -67,7 +78,7 @@ def gaussian_patches(n,          # samples
     with ThreadPoolExecutor(torch.get_num_threads()) as ex: list(ex.map(fill, range(n_blocks)))
     return x
 
-# %% ../nbs/00_data.ipynb #d71c60ca
+# %% ../nbs/00_data.ipynb #3e0c2ecc
 @dataclass(frozen=True)
 class MultiView:
     "The multi-view distribution of Definition 3.1; refuses sizes that cannot be."
@@ -91,7 +102,13 @@ class MultiView:
         return axes.view(self.k, 2, self.d)
     def sample(self, n, generator, **kw): return multi_view(self, n, generator, **kw)
 
-# %% ../nbs/00_data.ipynb #d3203cf4
+# %% ../nbs/00_data.ipynb #1392ec4d
+def _is_range(r):
+    "Is it a pair low, high with 0 ≤ low ≤ high?"
+    try: low, high = map(float, r)
+    except (TypeError, ValueError): return False
+    return 0 <= low <= high < math.inf
+
 def _check_distribution(o):
     "Raise `ValueError` unless a `MultiView` can be sampled."
     for name, low in dict(k=2, P=1, C_p=1, d=2*o.k).items(): check_number(name, getattr(o, name), low, whole=True)
@@ -100,8 +117,7 @@ def _check_distribution(o):
     for name in ('rho', 'Gamma', 'gamma', 'sigma_p'): check_number(name, getattr(o, name), 0)
     for name in ('own', 'other'):
         r = getattr(o, name)
-        if not (len(r)==2 and 0 <= r[0] <= r[1] < math.inf):
-            raise ValueError(f'{name} is a range (low, high) with 0 ≤ low ≤ high; got {r}')
+        if not _is_range(r): raise ValueError(f'{name} is a range (low, high) with 0 ≤ low ≤ high; got {r}')
     check_choice('noise', o.noise, ('orthogonal', 'gaussian'))
     check_choice('feature_noise', o.feature_noise, ('independent', 'shared'))
     mean = 2 + 2*(o.k-1)*o.s/o.k
@@ -109,7 +125,7 @@ def _check_distribution(o):
         raise ValueError(f'{mean:.1f} features a sample (mean) × C_p={o.C_p} patches need P ≥ '
                          f'{math.ceil(mean*o.C_p)}; got P={o.P}')
 
-# %% ../nbs/00_data.ipynb #36f5ecf7
+# %% ../nbs/00_data.ipynb #170773d4
 def _uniform(shape, low, high, g):
     "Uniform float32 numbers, whatever the caller's default dtype."
     return low + (high-low)*torch.rand(shape, generator=g, device=g.device, dtype=torch.float32)
@@ -121,7 +137,7 @@ def _keep_strongest(weight, mine, room):
     least = order.topk(room, 1).values[:,-1:]
     return (weight.flatten(1) * (order>=least)).view_as(weight)
 
-# %% ../nbs/00_data.ipynb #f328419e
+# %% ../nbs/00_data.ipynb #47181252
 def view_weights(dist:MultiView,        # the distribution
                  n:int,                 # samples
                  generator,             # source of all randomness
@@ -129,7 +145,8 @@ def view_weights(dist:MultiView,        # the distribution
                 ): # labels (n,), single-view flags (n,), views (n,), weights (n, k, 2)
     "Draw labels and the total weight of every feature: steps 1 to 5 of Definition 3.1."
     check_number('n, the number of samples,', n, 1, whole=True)
-    g, k, dev, features = generator, dist.k, generator.device, (n, dist.k, 2)
+    g = check_generator(generator)
+    k, dev, features = dist.k, g.device, (n, dist.k, 2)
     y = torch.randint(k, (n,), generator=g, device=dev)
     view = torch.randint(2, (n,), generator=g, device=dev)
     is_single = _uniform((n,), 0, 1, g) < dist.mu
@@ -147,7 +164,7 @@ def view_weights(dist:MultiView,        # the distribution
     weight = _keep_strongest(weight, mine, dist.P//dist.C_p)
     return y, is_single, view.masked_fill(~is_single, -1), weight
 
-# %% ../nbs/00_data.ipynb #db52c61e
+# %% ../nbs/00_data.ipynb #67f543e2
 def render(weight:torch.Tensor,          # total weight of each feature, (n, k, 2)
            dist:MultiView,               # sizes and noise
            generator,                    # source of all randomness
@@ -155,7 +172,8 @@ def render(weight:torch.Tensor,          # total weight of each feature, (n, k, 
            device=None,                  # of the result; the generator's by default
           )->torch.Tensor: # patches, (n, P, d)
     "Patches from weights: Gaussian noise, feature noise, features (steps 5 and 6)."
-    n, k, _ = weight.shape
+    n, k, _ = check_tensor('weights', weight, 'n', dist.k, 2).shape
+    check_dtype(dtype)
     skip = 2*k if dist.noise=='orthogonal' else 0
     x = gaussian_patches(n, dist.P, dist.d, dist.sigma_p, generator, skip)
     rows = dist.P if dist.feature_noise=='independent' else 1
@@ -163,7 +181,7 @@ def render(weight:torch.Tensor,          # total weight of each feature, (n, k, 
     x = place_features(x, weight, dist.C_p, generator)
     return x.to(device or generator.device, dtype)
 
-# %% ../nbs/00_data.ipynb #ec0c73e1
+# %% ../nbs/00_data.ipynb #8d239cef
 def multi_view(dist:MultiView,        # the distribution
                n:int,                 # samples
                generator,             # decides everything, and where it is drawn
@@ -172,11 +190,12 @@ def multi_view(dist:MultiView,        # the distribution
                device=None,           # of the result; the generator's by default
               )->Sample: # n samples with their truth
     "Draw from the distribution of Definition 3.1, D = (1−μ) D_multi + μ D_single."
+    check_dtype(dtype)
     y, is_single, view, weight = view_weights(dist, n, generator, single)
     x = render(weight, dist, generator, dtype, device)
     return Sample(x, *(o.to(x.device) for o in (y, is_single, view, weight)))
 
-# %% ../nbs/00_data.ipynb #f20c945a
+# %% ../nbs/00_data.ipynb #dbec8d83
 def plot_sample(sample:Sample,  # samples
                 i:int,          # which one
                 ax,             # matplotlib axes to draw on
@@ -190,7 +209,7 @@ def plot_sample(sample:Sample,  # samples
     ax.set_xticks(range(0, 2*k, 2), range(1, k+1))
     return im
 
-# %% ../nbs/00_data.ipynb #47872e77
+# %% ../nbs/00_data.ipynb #e6822961
 def toy(n:int,              # samples
         generator,          # source of all randomness
         d:int=100,          # dimension of a patch
@@ -201,7 +220,8 @@ def toy(n:int,              # samples
     check_number('P, for a toy sample holds up to 3 features,', P, 3, whole=True)
     check_number('n, the number of samples,', n, 1, whole=True)
     dist = MultiView(k=2, P=P, d=d, s=0., mu=.2, gamma=0., sigma_p=sigma_p)
-    g, rows = generator, torch.arange(n, device=generator.device)
+    g = check_generator(generator)
+    rows = torch.arange(n, device=g.device)
     def coins(): return torch.randint(2, (n,), generator=g, device=g.device)
     y, other, view = coins(), coins(), coins()
     single = _uniform((n,), 0, 1, g) < dist.mu

@@ -6,40 +6,52 @@
 __all__ = ['TEACHERS', 'kd_loss', 'thresholded_softmax', 'threshold_step', 'window_step', 'kl_step', 'distill', 'label_teacher',
            'chosen_members', 'teacher_logits', 'Step', 'lamp', 'dark_knowledge']
 
-# %% ../nbs/05_distill.ipynb #faf61655
+# %% ../nbs/05_distill.ipynb #4291360f
 from dataclasses import dataclass
 import torch
 from torch.nn import functional as nnf
 from .core import check_choice, check_labels, check_number, check_tensor, generator
+from .model import check_patches
 from .train import GrowthLR, cross_entropy, objective_of, train
 
-# %% ../nbs/05_distill.ipynb #c087a45f
-def _check_kd(z, y, teacher, T, weight):
-    "Raise `ValueError` unless labels, teacher and settings fit the student's logits."
+# %% ../nbs/05_distill.ipynb #a2e06132
+def _check_shapes(z, y, teacher):
+    "Raise `ValueError` unless labels and teacher have shapes that fit the student's logits."
     rows = z.shape[z.ndim-1-y.ndim:-1]
     if z.ndim < 2 or not y.ndim or y.shape != rows:
         raise ValueError(f'student and labels must be (..., n, k) and (n,) or (..., n); '
                          f'got {tuple(z.shape)} and {tuple(y.shape)}')
-    if teacher is not None and teacher.shape != z.shape[z.ndim-teacher.ndim:]:
-        raise ValueError(f'the teacher needs logits for each sample and class, {tuple(z.shape[-2:])} or '
-                         f'{tuple(z.shape)}; got {tuple(teacher.shape)}')
+    if teacher is not None and (teacher.ndim < 2 or teacher.shape != z.shape[z.ndim-teacher.ndim:]):
+        shapes = dict.fromkeys(str(tuple(o)) for o in (z.shape[-2:], z.shape))
+        raise ValueError(f'the teacher needs logits for each sample and class, {" or ".join(shapes)}; '
+                         f'got {tuple(teacher.shape)}')
+
+def _check_values(z, y, teacher, T, weight):
+    "Raise `ValueError` unless logits are finite, labels classes, settings within their bounds."
+    check_labels(y.flatten(), check_tensor("the student's logits", z, '...', 'n', 'k').shape[-1])
+    if teacher is not None: check_tensor("the teacher's logits", teacher, '...', 'n', 'k')
+    for name, o in dict(T=T, weight=weight).items():
+        try: torch.as_tensor(o, device=z.device).expand(z.shape[:-1])
+        except RuntimeError: raise ValueError(f'{name} must be a number or like {tuple(z.shape[:-1])}') from None
     t, w = torch.as_tensor(T), torch.as_tensor(weight)
-    if not (t > 0).all(): raise ValueError(f'T must be > 0; got {T}')
+    if not ((t > 0) & t.isfinite()).all(): raise ValueError(f'T must be > 0 and finite; got {T}')
     if not ((w >= 0) & (w <= 1)).all(): raise ValueError(f'weight must be in [0, 1]; got {weight}')
 
 def _softened(logits, T):
     "Log-probabilities at temperature T."
     return (logits/T).log_softmax(-1)
 
-# %% ../nbs/05_distill.ipynb #cf4cbbf9
+# %% ../nbs/05_distill.ipynb #9bfe6b9e
 def kd_loss(z:torch.Tensor,             # the student's logits, (..., n, k)
             y:torch.Tensor,             # labels, (n,) or (..., n)
             teacher:torch.Tensor=None,  # its logits, (n, k) or (..., n, k); None: labels
             T=4.,                       # temperature, a number or a tensor like (..., n)
             weight=.9,                  # share of the teacher in [0, 1], likewise
+            checked:bool=False,         # all but shapes was checked before, as in a loop
            )->torch.Tensor:             # loss of each sample, (..., n)
     "(1−weight)·cross-entropy + weight·T²·KL(teacher ‖ student) at temperature T."
-    _check_kd(z, y, teacher, T, weight)
+    _check_shapes(z, y, teacher)
+    if not checked: _check_values(z, y, teacher, T, weight)
     labels = y.expand(z.shape[:-1])
     hard = nnf.cross_entropy(z.flatten(0,-2), labels.flatten(), reduction='none')
     hard = hard.view(labels.shape)
@@ -48,7 +60,7 @@ def kd_loss(z:torch.Tensor,             # the student's logits, (..., n, k)
     p, q = _softened(teacher.to(z.dtype), T[...,None]), _softened(z, T[...,None])
     return (1-weight)*hard + weight*T**2*(p.exp()*(p-q)).sum(-1)
 
-# %% ../nbs/05_distill.ipynb #4263bb7c
+# %% ../nbs/05_distill.ipynb #a483a00d
 def thresholded_softmax(F:torch.Tensor,  # logits, (..., k)
                         tau:float=.05,   # τ: temperature 1/τ, threshold 1/τ²
                        )->torch.Tensor:  # probabilities, (..., k)
@@ -56,20 +68,38 @@ def thresholded_softmax(F:torch.Tensor,  # logits, (..., k)
     check_number('tau', tau, 0, above=True)
     return ((tau*tau*F).clamp(max=1) / tau).softmax(-1)
 
-# %% ../nbs/05_distill.ipynb #80a8cd5d
+# %% ../nbs/05_distill.ipynb #ca7d8cd2
+def _check_teacher(teacher, n, k='k', L='L'):
+    "Logits (n, k) for all students or (L, n, k), one each: as they are; raises `ValueError` for others."
+    members = (L,) if getattr(teacher, 'ndim', 2) == 3 else ()
+    return check_tensor("the teacher's logits", teacher, *members, n, k)
+
+def _by_sample(y, teacher):
+    "Labels and a teacher's logits, (n, 1 or L, k), checked."
+    _check_teacher(teacher, len(check_labels(y)))
+    G = (teacher if teacher.ndim == 3 else teacher[None]).transpose(0,1)
+    return check_labels(y, G.shape[-1]), G
+
+def _said(G, rows, F):
+    "What the teacher says about a block, like the students' logits F (b, L, k)."
+    (_, L, k), (_, members, classes) = G.shape, F.shape
+    if k == classes and L in (1, members): return G[rows].to(F.dtype).expand_as(F)
+    whom = f'{L} students' if L > 1 else 'any number of students'
+    raise ValueError(f"the teacher's logits are for {whom} and {k} classes; got {members} and {classes}")
+
 def _taught(y, teacher, weight, gap):
     "Objective: the labels' cross-entropy, plus `weight` times a (distance, push) that `gap(F, G)` gives."
-    check_tensor("the teacher's logits", teacher, *(('L',) if teacher.ndim == 3 else ()), len(y), 'k')
+    y, G = _by_sample(y, teacher)
     check_number('weight', weight, 0)
-    G = (teacher if teacher.ndim == 3 else teacher[None]).transpose(0,1)
     labels = cross_entropy(y, G.shape[-1])
     def objective(F, rows):
+        said = _said(G, rows, F)
         loss, dF = labels(F, rows)
-        distance, push = gap(F, G[rows].to(F.dtype).expand_as(F))
+        distance, push = gap(F, said)
         return loss + weight*distance, dF + weight*push
     return objective
 
-# %% ../nbs/05_distill.ipynb #eff0e804
+# %% ../nbs/05_distill.ipynb #2e8cadbe
 def threshold_step(y:torch.Tensor,         # labels, (n,)
                    teacher:torch.Tensor,   # its logits, (n, k), or (L, n, k): one each
                    weight:float=60.,       # of the teacher's part, η'/η
@@ -82,7 +112,7 @@ def threshold_step(y:torch.Tensor,         # labels, (n,)
         return -push.sum(-1), push
     return _taught(y, teacher, weight, gap)
 
-# %% ../nbs/05_distill.ipynb #ad449efb
+# %% ../nbs/05_distill.ipynb #9cf45433
 def window_step(y:torch.Tensor,         # labels, (n,)
                 teacher:torch.Tensor,   # its logits, (n, k), or (L, n, k): one a student
                 weight:float=10.,       # of the teacher's part
@@ -97,22 +127,22 @@ def window_step(y:torch.Tensor,         # labels, (n,)
         return push.abs().sum(-1), push
     return _taught(y, teacher, weight, gap)
 
-# %% ../nbs/05_distill.ipynb #bddc7445
+# %% ../nbs/05_distill.ipynb #aa61e4a5
 def kl_step(y:torch.Tensor,        # labels, (n,)
             teacher:torch.Tensor,  # its logits, (n, k), or (L, n, k): one a student
             T:float=4.,            # temperature
             weight:float=.9,       # share of the teacher in [0, 1]
            ): # objective: (F (b, L, k), rows) → loss (b, L), its slope (b, L, k)
     "`kd_loss` as an objective."
-    n, k = check_tensor("the teacher's logits", teacher, '...', len(y), 'k').shape[-2:]
-    check_labels(y, k)
-    G = (teacher if teacher.ndim == 3 else teacher[None]).transpose(0,1)
+    y, G = _by_sample(y, teacher)
+    check_number('T', T, 0, above=True)
+    check_number('weight', weight, 0, 1)
     def loss(F, rows):
         labels = y[rows,None].expand(F.shape[:2])
-        return kd_loss(F, labels, G[rows].to(F.dtype).expand_as(F), T, weight)
+        return kd_loss(F, labels, _said(G, rows, F), T, weight, checked=True)
     return objective_of(loss)
 
-# %% ../nbs/05_distill.ipynb #eb2134d3
+# %% ../nbs/05_distill.ipynb #4bfefe99
 def distill(start:torch.Tensor,    # weights, (L, k, m, d): fresh ones for Theorem 3
             x:torch.Tensor,        # inputs, (n, P, d)
             y:torch.Tensor,        # labels, (n,)
@@ -125,9 +155,11 @@ def distill(start:torch.Tensor,    # weights, (L, k, m, d): fresh ones for Theor
            ):                      # `Fit`: the students and their history
     "Train students on labels and a teacher's logits."
     check_number('scale', scale, 0, above=True)
+    check_patches(start, x)
+    _check_teacher(teacher, len(x), start.shape[1], len(start))
     return train(start, x, y, step(y, scale*teacher), lr=lr, steps=steps, **kwargs)
 
-# %% ../nbs/05_distill.ipynb #0cb83f5b
+# %% ../nbs/05_distill.ipynb #5e84861e
 def label_teacher(y:torch.Tensor,        # labels, (n,)
                   teacher:torch.Tensor,  # logits it stands in for, (n, k)
                  )->torch.Tensor:        # (n, k)
@@ -136,7 +168,7 @@ def label_teacher(y:torch.Tensor,        # labels, (n,)
     true = teacher.gather(-1, check_labels(y, k)[:,None])
     return nnf.one_hot(y, k).to(teacher.dtype) * true.mean()
 
-# %% ../nbs/05_distill.ipynb #5852b95f
+# %% ../nbs/05_distill.ipynb #06318c23
 def _holders(held, view):
     "The ensemble, silent but for members that hold this view of a class (S, k) and not the other: (S, L, k)."
     hot = nnf.one_hot(view, 2).bool()[:,None]                                # (S, 1, k, 2)
@@ -150,15 +182,24 @@ def _alike(held, mine):
     alike = torch.where(alike.any(1, keepdim=True), alike, mine).float()
     return alike/alike.sum(1, keepdim=True)
 
-# %% ../nbs/05_distill.ipynb #6f0ee42c
+# %% ../nbs/05_distill.ipynb #99801654
+def _check_held(held, own, E, most):
+    "Raise `ValueError` unless views held and own views go together, for at most so many students."
+    L, k, _ = check_tensor('views that members hold', held, 'L', 'k', 2, floating=False).shape
+    check_tensor("the students' own views", own, 'S', k, floating=False)
+    check_labels(own.flatten(), 2, name="the students' own views")
+    if E is not None: check_number('E, members that teach,', E, 1, L, whole=True)
+    if most: check_number('the number of students, of which each is or has one member,', len(own), 1, L)
+
+# %% ../nbs/05_distill.ipynb #106939ac
 def chosen_members(teacher:str,       # 'ensemble', 'own_view', 'other', ..., see above
                    held:torch.Tensor, # views that the members hold, (L, k, 2) bool
                    own:torch.Tensor,  # the view that each student wins by itself, (S, k)
                    E:int=None,        # members of an ensemble; all by default
                   )->torch.Tensor:    # a, (S, L, k): share of each member's logit
     "Which members teach which student about which class."
-    L, k, _ = held.shape
-    S = len(own)
+    _check_held(held, own, E, teacher in ('other', 'itself', 'same_views'))
+    (L, k, _), S = held.shape, len(own)
     mine = (torch.arange(S)[:,None] == torch.arange(L))[...,None].expand(-1, -1, k)
     if teacher == 'own_view': return _holders(held, own)
     if teacher == 'other_view': return _holders(held, 1-own)
@@ -170,19 +211,20 @@ def chosen_members(teacher:str,       # 'ensemble', 'own_view', 'other', ..., se
     first = (torch.arange(L) - turn) % L < (E or L)
     return (first.float()/(E or L))[...,None].expand(-1, -1, k)
 
-# %% ../nbs/05_distill.ipynb #cfc97c90
+# %% ../nbs/05_distill.ipynb #e4995f92
 def _less(teacher, G, y, seed):
     "A teacher that knows less than the ensemble G (S, n, k): 'labels', 'class_means' or 'shuffled'."
     k, hot = G.shape[-1], nnf.one_hot(y, G.shape[-1]).to(G.dtype)
     if teacher == 'labels': return (hot*(G*hot).sum(-1).mean()).expand_as(G)
-    if teacher == 'class_means': return torch.stack([G[:,y==j].mean(1) for j in range(k)], 1)[:,y]
+    if teacher == 'class_means':
+        return torch.stack([G[:,y==j].mean(1) for j in range(k)], 1)[:,y]
     rows = torch.arange(len(y))
     for j in range(k):
         mine = (y == j).nonzero()[:,0]
         rows[mine] = mine[torch.randperm(len(mine), generator=generator(seed, 'shuffled', j))]
     return G[:,rows]
 
-# %% ../nbs/05_distill.ipynb #8b7a433f
+# %% ../nbs/05_distill.ipynb #b685ea0c
 TEACHERS = ('ensemble', 'own_view', 'other_view', 'other', 'itself', 'same_views',
             'labels', 'class_means', 'shuffled')
 
@@ -196,15 +238,17 @@ def teacher_logits(teacher:str,       # one of `TEACHERS`
                   )->torch.Tensor:    # (S, n, k)
     "What a teacher says about the training data, to each student."
     check_choice('teacher', teacher, TEACHERS)
+    check_tensor('logits of the members', F, len(held), len(y), held.shape[1])
+    y = check_labels(y, F.shape[-1])
     less = teacher in ('labels', 'class_means', 'shuffled')
     a = chosen_members('ensemble' if less else teacher, held.cpu(), own.cpu(), E).to(F)
     G = torch.einsum('lnk,slk->snk', F, a)
     return _less(teacher, G, y.to(F.device), seed) if less else G
 
-# %% ../nbs/05_distill.ipynb #339350ca
+# %% ../nbs/05_distill.ipynb #96950db9
 @dataclass(frozen=True)
 class Step:
-    "A distillation step and its settings; raises `ValueError` for an unknown form."
+    "A distillation step and its settings; raises `ValueError` for those that cannot be."
     form:str='window'   # 'window', 'threshold' (the paper's) or 'kl'
     weight:float=10.    # of the teacher's part; for 'kl' its share in [0, 1]
     tau:float=.19       # τ of 'window' and 'threshold'; 1/τ is the temperature of 'kl'
@@ -212,6 +256,9 @@ class Step:
 
     def __post_init__(self):
         check_choice('form', self.form, ('window', 'threshold', 'kl'))
+        check_number('weight', self.weight, 0)
+        check_number('tau', self.tau, 0, above=True)
+        check_number('theta, below 1,', self.theta, 0, 1-1e-9)
 
     def objective(self, y, G):
         "For `train`, from labels (n,) and a teacher's scaled logits (S, n, k)."
@@ -227,7 +274,7 @@ class Step:
         if self.form == 'threshold': return thresholded_softmax(F, tau)
         return (tau*F).softmax(-1)
 
-# %% ../nbs/05_distill.ipynb #3e25bb62
+# %% ../nbs/05_distill.ipynb #f865d062
 def _apart(a, b): return ((a-b).abs().sum(-1)/2).mean().item()
 
 def _undecided(p, form):
@@ -241,18 +288,21 @@ def lamp(step:Step,          # how a teacher's logits become targets
          y:torch.Tensor,     # labels, (n,)
         )->dict:             # four numbers, means over samples and students
     "How far targets are from labels and class means, how undecided, and the gap left."
-    p, k = step.targets(G), G.shape[-1]
+    k = check_tensor("the teacher's logits", G, 'S', 'n', 'k').shape[-1]
+    check_tensor("the students' logits", F, *G.shape)
+    y, p = check_labels(y, k, G.shape[1]), step.targets(G)
     every = [p[:,y==j] if (y==j).any() else p for j in range(k)]
     means = torch.stack([o.mean(1) for o in every], 1)[:,y]
     hot = nnf.one_hot(y, k).to(G.dtype)
     return dict(entropy=_undecided(p, step.form), from_labels=_apart(p, hot),
                 from_class_mean=_apart(p, means), gap_left=_apart(p, step.targets(F)))
 
-# %% ../nbs/05_distill.ipynb #4c584a8b
+# %% ../nbs/05_distill.ipynb #8fb035ca
 def dark_knowledge(p:torch.Tensor, # targets, (n, k)
                    sample,         # the training data, a `Sample`
                   )->torch.Tensor: # (k, 2), in [0, 1]; 0 where no sample shows the view
     "Mean target for class j on samples of other classes in which its view v appears."
+    check_tensor('targets', p, len(sample), sample.weight.shape[1])
     others = ~nnf.one_hot(sample.y, p.shape[-1]).bool()
     shown = ((sample.weight > 0) & others[...,None]).to(p.dtype)
     return (p[...,None]*shown).sum(0) / shown.sum(0).clamp(min=1)

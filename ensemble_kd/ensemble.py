@@ -6,7 +6,7 @@
 __all__ = ['average_logits', 'average_probs', 'error_rate', 'mu_error', 'view_errors', 'disagreement', 'reliability', 'measures',
            'cross_entropy_of_average']
 
-# %% ../nbs/04_ensemble.ipynb #cdc76c77
+# %% ../nbs/04_ensemble.ipynb #5253e81f
 import math
 import torch
 from torch.nn import functional as nnf
@@ -14,21 +14,22 @@ from .core import check_labels, check_number, check_tensor
 from .data import multi_view
 from .model import predict
 
-# %% ../nbs/04_ensemble.ipynb #d6017efd
+# %% ../nbs/04_ensemble.ipynb #8985da52
 def average_logits(F:torch.Tensor,  # logits of the members, (L, n, k)
                    scale:float=1.,  # c of Theorem 2; it matters to students only
                   )->torch.Tensor:  # logits of the ensemble, (n, k)
     "The paper's ensemble, G = c/L Σ F (Theorem 2)."
+    check_number('scale', scale, 0, above=True)
     return scale * check_tensor('logits of the members', F, 'L', 'n', 'k').mean(0)
 
-# %% ../nbs/04_ensemble.ipynb #8b8f54a4
+# %% ../nbs/04_ensemble.ipynb #0085bc03
 def average_probs(F:torch.Tensor,  # logits of the members, (L, n, k)
                  )->torch.Tensor:  # log of the mean probability, (n, k)
     "The other common ensemble: the mean of the members' softmax, as log-probabilities."
     check_tensor('logits of the members', F, 'L', 'n', 'k')
     return F.log_softmax(-1).logsumexp(0) - math.log(len(F))
 
-# %% ../nbs/04_ensemble.ipynb #dfab98e2
+# %% ../nbs/04_ensemble.ipynb #4461a22a
 def error_rate(logits:torch.Tensor,  # (..., n, k)
                y:torch.Tensor,       # labels, (n,)
               )->torch.Tensor:       # share of wrong predictions, (...)
@@ -36,16 +37,23 @@ def error_rate(logits:torch.Tensor,  # (..., n, k)
     check_labels(y, check_tensor('logits', logits, '...', len(y), 'k').shape[-1])
     return (logits.argmax(-1) != y).double().mean(-1)
 
-# %% ../nbs/04_ensemble.ipynb #857c4084
-def mu_error(single,   # error on single-view data
-             multi,    # error on multi-view data
+# %% ../nbs/04_ensemble.ipynb #0fbb8da5
+def _check_share(name, error):
+    "Raise `ValueError` unless these are shares of wrong predictions."
+    e = torch.as_tensor(error)
+    if ((e >= 0) & (e <= 1+1e-6)).all(): return
+    raise ValueError(f'{name} must be in [0, 1], a share of wrong predictions; got {e.min():g} to {e.max():g}')
+
+def mu_error(single,   # error on single-view data, a share, in [0, 1]
+             multi,    # error on multi-view data, likewise
              mu:float, # share of single-view data, in (0, 1]
             ):         # err / μ
     "Test error in units of μ: e_single + e_multi (1−μ)/μ."
     check_number('mu', mu, 0, 1, above=True)
+    for name, e in dict(single=single, multi=multi).items(): _check_share(name, e)
     return single + multi*(1-mu)/mu
 
-# %% ../nbs/04_ensemble.ipynb #11abae70
+# %% ../nbs/04_ensemble.ipynb #bebe2874
 def _wrong(weight, sample, predictors, q, varrho):
     "Wrong predictions on a sample: name → (...)."
     F = predict(weight, sample.x, q, varrho)
@@ -73,7 +81,7 @@ def view_errors(weight,             # weights of all members, (L, k, m, d)
         for name in total: total[name] = total[name] + torch.stack([single[name], multi[name]])
     return {name: v/half for name, v in total.items()}
 
-# %% ../nbs/04_ensemble.ipynb #95f49c9e
+# %% ../nbs/04_ensemble.ipynb #ac32b24c
 def disagreement(F:torch.Tensor,  # logits of the members, (L, n, k), L ≥ 2
                 )->torch.Tensor:  # mean over pairs of members, a scalar
     "Share of samples on which two members predict different classes, over all pairs."
@@ -82,12 +90,13 @@ def disagreement(F:torch.Tensor,  # logits of the members, (L, n, k), L ≥ 2
     votes = nnf.one_hot(F.argmax(-1), F.shape[-1]).double().sum(0)      # (n, k)
     return 1 - ((votes*(votes-1)).sum(-1) / (L*(L-1))).mean()
 
-# %% ../nbs/04_ensemble.ipynb #f67b9654
+# %% ../nbs/04_ensemble.ipynb #c487993a
 def reliability(logits:torch.Tensor, # (n, k)
                 y:torch.Tensor,      # labels, (n,)
                 bins:int=15,         # of equal width in confidence
                )->tuple:             # samples, mean confidence, accuracy, (bins,) each
     "The reliability diagram: how often is a network right that is so sure?"
+    check_number('bins', bins, 1, whole=True)
     check_labels(y, check_tensor('logits', logits, len(y), 'k').shape[-1])
     conf, guess = logits.double().softmax(-1).max(-1)
     b = (conf*bins).long().clamp(max=bins-1)
@@ -95,18 +104,18 @@ def reliability(logits:torch.Tensor, # (n, k)
     mean = lambda v: torch.bincount(b, v.double(), bins) / n.clamp(min=1)
     return n, mean(conf), mean(guess == y)
 
-# %% ../nbs/04_ensemble.ipynb #d1047b99
+# %% ../nbs/04_ensemble.ipynb #6419bad5
 def measures(logits:torch.Tensor, # (n, k)
              y:torch.Tensor,      # labels, (n,)
             )->dict:              # 'accuracy' in %, 'nll' in nats, 'ece' in %
     "Accuracy, negative log-likelihood and expected calibration error (15 bins)."
     n, conf, acc = reliability(logits, y)
     gap = (n*(conf-acc).abs()).sum()/n.sum()
-    nll = nnf.cross_entropy(logits.double(), y).item()
+    nll = nnf.cross_entropy(logits.double(), y.long()).item()
     accuracy = 100*(1-error_rate(logits, y).item())
     return dict(accuracy=accuracy, nll=nll, ece=100*gap.item())
 
-# %% ../nbs/04_ensemble.ipynb #0984c5cf
+# %% ../nbs/04_ensemble.ipynb #152e9a84
 def cross_entropy_of_average(y:torch.Tensor, # labels, (n,)
                              k:int,          # classes
                             ): # objective: (F (b, L, k), rows) → loss (b, L), its slope

@@ -6,12 +6,12 @@
 __all__ = ['check_activation', 'smoothed_relu', 'smoothed_relu_grad', 'relu_and_slope', 'init_weights', 'matmul_t',
            'check_patches', 'patch_logits', 'n_block', 'predict', 'PatchCNN', 'view_strength']
 
-# %% ../nbs/01_model.ipynb #d21a06d2
+# %% ../nbs/01_model.ipynb #3637e96b
 import functools, torch
 from torch import nn
-from .core import check_number, check_tensor
+from .core import check_alike, check_dtype, check_number, check_tensor
 
-# %% ../nbs/01_model.ipynb #4d0390ec
+# %% ../nbs/01_model.ipynb #a6da44b5
 def _power(p, n):
     "p**n for a whole n by repeated squaring: for floats several times faster than `pow`."
     return p if n==1 else _power(p*p, n//2) * (p if n%2 else 1)
@@ -20,10 +20,11 @@ def check_activation(q,      # degree of the smoothed ReLU
                      varrho, # where it turns linear
                     ):
     "Raise `ValueError` unless q is a whole number ≥ 2 and varrho > 0."
+    if torch.compiler.is_compiling(): return                 # a graph may hold symbols instead of numbers
     check_number('q, the degree of the smoothed ReLU (≥ 3 for the view lottery),', q, 2, whole=True)
     check_number('varrho, where the smoothed ReLU turns linear,', varrho, 0, above=True)
 
-# %% ../nbs/01_model.ipynb #7853deb8
+# %% ../nbs/01_model.ipynb #de43955a
 def smoothed_relu(z:torch.Tensor,    # pre-activations, any shape
                   q:int=4,           # degree of the polynomial part, ≥ 3 for the lottery
                   varrho:float=1.,   # ϱ, where the polynomial part ends
@@ -33,7 +34,7 @@ def smoothed_relu(z:torch.Tensor,    # pre-activations, any shape
     bend = _power((z/varrho).clamp(0, 1), q) * (varrho/q)
     return torch.where(z < varrho, bend, z - (1-1/q)*varrho)
 
-# %% ../nbs/01_model.ipynb #db4e6aeb
+# %% ../nbs/01_model.ipynb #28aae8e9
 def smoothed_relu_grad(z:torch.Tensor,    # pre-activations, any shape
                        q:int=4,           # degree of the polynomial part
                        varrho:float=1.,   # where the polynomial part ends
@@ -42,17 +43,18 @@ def smoothed_relu_grad(z:torch.Tensor,    # pre-activations, any shape
     check_activation(q, varrho)
     return _power((z/varrho).clamp(0, 1), q-1)
 
-# %% ../nbs/01_model.ipynb #e9e73b16
+# %% ../nbs/01_model.ipynb #45402361
 def relu_and_slope(z:torch.Tensor,    # pre-activations, any shape
                    q:int=4,           # degree of the polynomial part
                    varrho:float=1.,   # where the polynomial part ends
                   )->tuple:           # (value, slope), each of the same shape
     "`smoothed_relu` and `smoothed_relu_grad` at once, without gradients of their own."
+    check_activation(q, varrho)
     p = (z/varrho).clamp_(0, 1)
     slope = _power(p, q-1)
     return (slope*p).mul_(varrho/q).add_((z-varrho).clamp_(min=0)), slope
 
-# %% ../nbs/01_model.ipynb #f3621fde
+# %% ../nbs/01_model.ipynb #6a134266
 def init_weights(seeds,         # one whole number a member
                  k:int,         # classes
                  m:int,         # neurons a class
@@ -63,15 +65,15 @@ def init_weights(seeds,         # one whole number a member
                 )->torch.Tensor: # weights, (L, k, m, d)
     "w ~ N(0, σ_0² I), each member from its own seed; refuses sizes that cannot be."
     for name, size in dict(k=k, m=m, d=d).items(): check_number(name, size, 1, whole=True)
-    check_number('sigma0', sigma0, 0)
-    seeds = [int(check_number('a seed', o, 0, 2**63, whole=True)) for o in seeds]
+    check_number('sigma0', sigma0, 0); check_dtype(dtype)
+    seeds = [int(check_number('a seed', o, 0, 2**63-1, whole=True)) for o in seeds]
     if not seeds: raise ValueError('at least one seed is needed, one a member; got none')
     def draw(seed):
         gen = torch.Generator().manual_seed(seed)
         return torch.randn(k, m, d, generator=gen, dtype=torch.float32)
     return (sigma0 * torch.stack([draw(o) for o in seeds])).to(device, dtype)
 
-# %% ../nbs/01_model.ipynb #515727eb
+# %% ../nbs/01_model.ipynb #42b56fd9
 def _onednn_product(a, b): return torch.ops.mkldnn._linear_pointwise(a, b, None, 'none', [], '')
 
 @functools.lru_cache(None)
@@ -82,7 +84,7 @@ def _onednn():
         return torch.backends.mkldnn.is_available() and torch.allclose(_onednn_product(a, b), a@b.T, atol=1e-4)
     except (AttributeError, RuntimeError, TypeError): return False
 
-# %% ../nbs/01_model.ipynb #6911a248
+# %% ../nbs/01_model.ipynb #90f66fb9
 def matmul_t(a:torch.Tensor,  # (n, d)
              b:torch.Tensor,  # (c, d)
             )->torch.Tensor:  # (n, c)
@@ -90,45 +92,57 @@ def matmul_t(a:torch.Tensor,  # (n, d)
     fast = a.device.type=='cpu' and a.dtype==b.dtype==torch.float32 and _onednn()
     return _onednn_product(a, b) if fast else a@b.T
 
-# %% ../nbs/01_model.ipynb #392a1564
-def check_patches(weight, # weights, (L, k, m, d)
-                  x,      # inputs, must be (n, P, d)
-                 ):
+# %% ../nbs/01_model.ipynb #0c877bd1
+def _check_shapes(weight, x):
     "Raise `ValueError` unless weights and inputs have the shapes that go together."
-    if weight.ndim!=4:
-        raise ValueError('weights must be (L, k, m, d): members, classes, neurons, dimension; '
+    if weight.ndim!=4 or not weight.numel():
+        raise ValueError('weights must be (L, k, m, d): members, classes, neurons, dimension, at least one of each; '
                          f'got {tuple(weight.shape)}')
-    if x.ndim!=3 or x.shape[-1]!=weight.shape[-1] or not x.shape[0]:
-        raise ValueError(f'inputs must be (n, P, {weight.shape[-1]}), patches as long as the weights, n ≥ 1; '
+    if x.ndim!=3 or x.shape[-1]!=weight.shape[-1] or not x.numel():
+        raise ValueError(f'inputs must be (n, P, {weight.shape[-1]}), patches as long as the weights, P ≥ 1, n ≥ 1; '
                          f'got {tuple(x.shape)}')
 
-# %% ../nbs/01_model.ipynb #0ad80add
+def check_patches(weight, # weights, (L, k, m, d)
+                  x,      # inputs, must be (n, P, d), of the weights' dtype and on their device
+                 ):
+    "Raise `ValueError` unless weights and inputs go together; their values are not looked at."
+    check_alike(weights=weight, inputs=x)
+    _check_shapes(weight, x)
+
+# %% ../nbs/01_model.ipynb #14209f3b
 def _sum_neurons(z, weight, n, q, varrho):
     "Logits (L, n, k) from pre-activations (nP, Lkm)."
     L, k, m, _ = weight.shape
     return smoothed_relu(z, q, varrho).view(n, -1, L, k, m).sum((1,4)).transpose(0,1)
 
-# %% ../nbs/01_model.ipynb #89f4bb9a
+def _logits(weight, x, q, varrho):
+    "`patch_logits` of weights and inputs that go together."
+    z = x.flatten(0,1) @ weight.flatten(0,2).T
+    return _sum_neurons(z, weight, x.shape[0], q, varrho)
+
+def _check_logits(F): return check_tensor('the logits of these weights and inputs', F, 'L', 'n', 'k')
+
+# %% ../nbs/01_model.ipynb #96537eed
 def patch_logits(weight:torch.Tensor, # weights, (L, k, m, d)
                  x:torch.Tensor,      # inputs, (n, P, d)
                  q:int=4,             # degree of the smoothed ReLU
                  varrho:float=1.,     # where it turns linear
                 )->torch.Tensor:      # logits F, (L, n, k)
-    "F_i(X) = Σ_r Σ_p smoothed_relu(⟨w_ir, x_p⟩) for all members in one matrix product."
+    "F_i(X) = Σ_r Σ_p smoothed_relu(⟨w_ir, x_p⟩) for all members at once; no NaN."
     check_patches(weight, x)
-    z = x.flatten(0,1) @ weight.flatten(0,2).T
-    return _sum_neurons(z, weight, x.shape[0], q, varrho)
+    return _check_logits(_logits(weight, x, q, varrho))
 
-# %% ../nbs/01_model.ipynb #2e0ba27c
+# %% ../nbs/01_model.ipynb #883cd6bf
 def n_block(P:int,           # patches of an input
             width:int,       # neurons of all members, L·k·m
             device='cpu',    # where the block will live
            )->int:           # inputs
     "Inputs a block: pre-activations that fill a CPU's cache (2.5 MB) or keep a GPU busy (1 GB)."
+    for name, size in dict(P=P, width=width).items(): check_number(name, size, 1, whole=True)
     room = 2**30 if torch.device(device).type=='cuda' else 5 * 2**19
     return max(1, room // (4*P*width))
 
-# %% ../nbs/01_model.ipynb #c2472c82
+# %% ../nbs/01_model.ipynb #94b37096
 @torch.no_grad()
 def predict(weight:torch.Tensor, # weights, (L, k, m, d)
             x:torch.Tensor,      # inputs, (n, P, d)
@@ -142,10 +156,9 @@ def predict(weight:torch.Tensor, # weights, (L, k, m, d)
     def logits(block):
         z = matmul_t(block.flatten(0,1), flat)
         return _sum_neurons(z, weight, len(block), q, varrho)
-    F = torch.cat([logits(o) for o in x.split(step)], 1)
-    return check_tensor('the logits of weights and inputs', F, 'L', 'n', 'k')
+    return _check_logits(torch.cat([logits(o) for o in x.split(step)], 1))
 
-# %% ../nbs/01_model.ipynb #64e69ebd
+# %% ../nbs/01_model.ipynb #1dfcf5a7
 class PatchCNN(nn.Module):
     "The paper's network (Section 2), k classes of m neurons; `members` side by side."
     def __init__(self,
@@ -159,17 +172,20 @@ class PatchCNN(nn.Module):
                  seed:int=0):        # member l is drawn from seed + l
         super().__init__()
         check_activation(q, varrho)
+        check_number('seed', seed, 0, whole=True)
+        check_number('members', members, 1, whole=True)
         self.q, self.varrho = q, varrho
         seeds = range(seed, seed+members)
         self.weight = nn.Parameter(init_weights(seeds, k, m, d, sigma0))
     def forward(self, x):
-        out = patch_logits(self.weight, x, self.q, self.varrho)
+        _check_shapes(self.weight, x)
+        out = _logits(self.weight, x, self.q, self.varrho)
         return out[0] if len(self.weight)==1 else out
     def get_extra_state(self):
         return torch.tensor([self.q, self.varrho], dtype=torch.float64)
     def set_extra_state(self, state): self.q, self.varrho = int(state[0]), state[1].item()
 
-# %% ../nbs/01_model.ipynb #71656948
+# %% ../nbs/01_model.ipynb #b926b8b8
 def view_strength(weight:torch.Tensor,        # weights, (L, k, m, d)
                   features:torch.Tensor=None, # v, (k, 2, d); the first 2k axes by default
                  )->torch.Tensor:             # Λ, (L, k, 2)
@@ -177,6 +193,7 @@ def view_strength(weight:torch.Tensor,        # weights, (L, k, m, d)
     L, k, m, d = check_tensor('weights', weight, 'L', 'k', 'm', 'd').shape
     if features is not None:
         check_tensor('features', features, k, 2, d)
+        check_alike(weights=weight, features=features)
         overlap = torch.einsum('lkmd,kvd->lkmv', weight, features)
     else:
         check_number('d, for the features are the first 2k axes,', d, 2*k)

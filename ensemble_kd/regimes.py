@@ -6,7 +6,7 @@
 __all__ = ['REGIME_PRESETS', 'REGIMES', 'drift_point', 'linear_columns', 'network_columns', 'responses', 'multiview_point',
            'movement', 'regime_claims', 'RegimePreset', 'plot_regimes', 'run_regimes', 'columns_table', 'ekd_ntk']
 
-# %% ../nbs/17_regimes.ipynb #140eaf5f
+# %% ../nbs/17_regimes.ipynb #dd8ef91c
 import warnings
 from dataclasses import asdict, dataclass, replace
 import torch
@@ -29,7 +29,7 @@ from .study import GRID, choose, digits, small_cnn, split, study_repeat
 from .train import GrowthLR, cross_entropy, train
 from .trainer import Recipe, Stacked, TensorData
 
-# %% ../nbs/17_regimes.ipynb #ce1ee243
+# %% ../nbs/17_regimes.ipynb #5697f6f2
 class _Scaled(nn.Module):
     "A linear layer with N(0, 1) weights, divided by the root of its inputs (NTK scaling)."
     def __init__(self, i, o, gain=1.):
@@ -47,14 +47,14 @@ def wide_net(d:int,      # inputs
     def make(): return nn.Sequential(nn.Flatten(), _Scaled(d, width, 2**.5), nn.ReLU(), _Scaled(width, k))
     return seeded(make, seed)
 
-# %% ../nbs/17_regimes.ipynb #827a7b17
+# %% ../nbs/17_regimes.ipynb #c45cf45f
 def drift_point(x:torch.Tensor,  # inputs, (n, ...)
                 y:torch.Tensor,  # labels, (n,)
                 width:int,       # hidden units
                 seed:int,        # of the weights
                 steps:int=200,   # steps of gradient descent
                 lr:float=.5,     # learning rate, in units of the largest safe one
-               )->dict:          # 'drift' of the kernel; 'error' of its prediction; 'loss' left
+               )->dict:          # 'drift' of the kernel; 'error' of prediction; 'loss' left
     "Real training of a wide network against what its first kernel predicts."
     target = nnf.one_hot(y).to(x.dtype)
     net = wide_net(x[0].numel(), target.shape[1], width, seed).to(x)
@@ -71,7 +71,7 @@ def drift_point(x:torch.Tensor,  # inputs, (n, ...)
     return dict(width=width, seed=seed, drift=kernel_drift(K0, empirical_ntk(net, x)),
                 error=error, loss=left**2)
 
-# %% ../nbs/17_regimes.ipynb #796710b1
+# %% ../nbs/17_regimes.ipynb #cca75f42
 def slope(points:list, # of `drift_point`, several widths
           key:str,     # 'drift' or 'error'
          )->float:     # exponent a of key ∝ width^a
@@ -80,53 +80,55 @@ def slope(points:list, # of `drift_point`, several widths
     a, b = a-a.mean(), b-b.mean()
     return ((a*b).sum() / a.square().sum()).item()
 
-# %% ../nbs/17_regimes.ipynb #30c30927
+# %% ../nbs/17_regimes.ipynb #e40f473f
 FORMS = ((1., 2., .5), (1., 4., .9), (20., 5., .8))     # (scale of the teacher's logits, temperature, its weight)
 
-def _forms(y, teacher):
+def _objectives(y, teacher, forms):
     "The students' objectives, one a form."
-    return [kl_step(y, c*teacher, T, weight) for c, T, weight in FORMS]
+    return [kl_step(y, c*teacher, T, weight) for c, T, weight in forms]
 
 def _chosen(tried, y):
     "The form with the lowest validation error: its number, and its logits."
     best = choose(torch.stack([o['valid'] for o in tried]), y)
     return best, tried[best]
 
-# %% ../nbs/17_regimes.ipynb #14370274
+# %% ../nbs/17_regimes.ipynb #bfa63f31
 def linear_columns(start:torch.Tensor,  # weights of the members, (L, k, m, d)
                    fresh:torch.Tensor,  # weights of the students, (L, k, m, d)
                    data,                # training `Sample`
                    tests:dict,          # name → test `Sample`, one of them 'valid'
                    steps:int=400,       # steps of gradient descent with momentum 0.9
+                   forms:tuple=FORMS,   # of teaching, to choose from
                   )->tuple:             # column → part → logits (L, n, k); column → number of the chosen form
     "Single, ensemble, train-the-average, KD and self-KD with linearised patch networks (the paper's Section 4)."
     members, students = linear_patches(start, data.x), linear_patches(fresh, data.x)
     labels, parts, choice = cross_entropy(data.y, start.shape[1]), {t: o.x for t, o in tests.items()}, {}
     def fit(column, teacher):
         if teacher is None: return members.fit(labels, parts, column == 'average', steps)
-        tried = [students.fit(o, parts, steps=steps) for o in _forms(data.y, teacher)]
+        tried = [students.fit(o, parts, steps=steps) for o in _objectives(data.y, teacher, forms)]
         choice[column], best = _chosen(tried, tests['valid'].y)
         return best
     return five_columns(fit), choice
 
-# %% ../nbs/17_regimes.ipynb #71860c3c
-def _fitted(start, data, rates, high, average=False, **kw):
-    "Train at the first of the rates at which the training data come out right (or at the last): the weights."
+# %% ../nbs/17_regimes.ipynb #4316abd2
+def _fitted(start, data, rates, high, average=False, student=False, **kw):
+    "Train at the first rate at which the training data come out right (a student: that converges), or the last: weights."
     weight = None
     for low in rates:
         try: weight = train(start, data.x, data.y, lr=GrowthLR(.15, low, max(low, high)), **kw).weight
         except FloatingPointError: continue
         F = predict(weight, data.x)
-        if error_rate(average_logits(F) if average else F, data.y).max() == 0: break
+        if student or error_rate(average_logits(F) if average else F, data.y).max() == 0: break
     if weight is not None: return weight
     raise FloatingPointError(f'training diverges at every learning rate tried, down to {low:.1g}')
 
-# %% ../nbs/17_regimes.ipynb #448cff67
+# %% ../nbs/17_regimes.ipynb #6ef1fbd7
 def network_columns(start:torch.Tensor,  # weights of the members, (L, k, m, d)
                     fresh:torch.Tensor,  # weights of the students, (L, k, m, d)
                     data,                # training `Sample`
                     tests:dict,          # name → test `Sample`, one of them 'valid'
                     steps:int=400,       # steps of gradient descent, at most
+                    forms:tuple=FORMS,   # of teaching, to choose from
                    )->tuple:             # column → part → logits (L, n, k); chosen forms; weights of the members
     "The same five columns with the networks themselves."
     (L, k, *_), choice, trained = start.shape, {}, []
@@ -140,13 +142,13 @@ def network_columns(start:torch.Tensor,  # weights of the members, (L, k, m, d)
             trained.append(_fitted(start, data, rates, 150., **labels))
             return everywhere(trained[0])
         def student(objective):
-            return _fitted(fresh, data, [1.25*o for o in rates], 100., objective=objective, steps=steps)
-        tried = [everywhere(student(o)) for o in _forms(data.y, teacher)]
+            return _fitted(fresh, data, [1.25*o for o in rates], 100., student=True, objective=objective, steps=steps)
+        tried = [everywhere(student(o)) for o in _objectives(data.y, teacher, forms)]
         choice[column], best = _chosen(tried, tests['valid'].y)
         return best
     return five_columns(fit), choice, trained[0]
 
-# %% ../nbs/17_regimes.ipynb #3268041c
+# %% ../nbs/17_regimes.ipynb #d03d288c
 def _errors(columns, tests):
     "Error of each column on each test set, in [0, 1]."
     def of(parts): return {t: error_rate(parts[t], o.y).mean().item() for t, o in tests.items() if t != 'valid'}
@@ -160,7 +162,7 @@ def _samples(dist, n, seed, n_test, device):
     half = replace(dist, mu=.5)
     return data, tests | dict(valid=half.sample(n_test//2, gen('valid')).to(device))
 
-# %% ../nbs/17_regimes.ipynb #03b15414
+# %% ../nbs/17_regimes.ipynb #b25fdf1b
 RIDGES = (.001, .01, .1, 1.)
 
 def _solve(models, y, k, tests, average=False):
@@ -174,7 +176,7 @@ def _solve(models, y, k, tests, average=False):
         else: tried.append({t: average_logits(F)[None] for t, F in found.items()} if average else found)
     return _chosen(tried, tests['valid'].y)[1]
 
-# %% ../nbs/17_regimes.ipynb #5bef9d81
+# %% ../nbs/17_regimes.ipynb #9d18d476
 def linear_controls(dist:MultiView,       # the formal data
                     start:torch.Tensor,   # weights of the members, (L, k, m, d)
                     data,                 # training `Sample`
@@ -198,7 +200,7 @@ def linear_controls(dist:MultiView,       # the formal data
         solved[f'wide{f}'] = _solve(models, data.y, k, tests)
     return dict(wide=_errors(wide, tests), regression=_errors(solved, tests))
 
-# %% ../nbs/17_regimes.ipynb #915e4f0f
+# %% ../nbs/17_regimes.ipynb #48942bff
 def responses(weight:torch.Tensor,     # weights, (L, k, m, d); of the linearised network its first ones
               views:torch.Tensor,      # features v, (k, 2, d)
               delta:torch.Tensor=None, # displacement of a linearised network, (L, k, m, d)
@@ -213,7 +215,7 @@ def _both(response, share=.2):
     low, high = response.amin(-1), response.amax(-1)
     return ((high > 0) & (low >= share*high)).double().mean().item()
 
-# %% ../nbs/17_regimes.ipynb #45def96b
+# %% ../nbs/17_regimes.ipynb #24f67d50
 def multiview_point(dist:MultiView,  # data
                     n:int,           # training samples
                     m:int,           # neurons a class
@@ -221,6 +223,7 @@ def multiview_point(dist:MultiView,  # data
                     members:int,     # networks
                     seed:int,        # decides data and weights
                     n_test:int=2000, # test samples of each kind
+                    forms:tuple=FORMS, # of teaching, to choose from
                     device='cpu',    # where to compute
                    )->dict:          # errors by regime, column and kind of data; lottery, drift, alignment; wider models
     "Both regimes on the formal data (Definition 3.1)."
@@ -228,17 +231,18 @@ def multiview_point(dist:MultiView,  # data
         return init_weights([seed_of(seed, name, i) for i in range(members)], dist.k, m, dist.d, sigma0, device=device)
     data, tests = _samples(dist, n, seed, n_test, device)
     start, fresh, views = weights('members'), weights('students'), dist.features()
-    lin, lin_choice = linear_columns(start, fresh, data, tests)
-    net, net_choice, weight = network_columns(start, fresh, data, tests)
+    lin, lin_choice = linear_columns(start, fresh, data, tests, forms=forms)
+    net, net_choice, weight = network_columns(start, fresh, data, tests, forms=forms)
     delta = patch_displacement(start, data.x, lin['single']['alpha'])
     both = dict(linear=_both(responses(start, views, delta)), network=_both(responses(weight, views)))
     K = [patch_ntk(w, data.x[:100]) for w in (start, weight)]
     align = [sum(kernel_alignment(o.mean(0), data.y[:100]) for o in k)/len(k) for k in K]
     return dict(seed=seed, sigma0=sigma0, mass=dist.gamma*dist.P, placed=dist.feature_noise,
-                linear=_errors(lin, tests), network=_errors(net, tests), both=both, drift=kernel_drift(*K), alignment=align,
+                linear=_errors(lin, tests), network=_errors(net, tests), both=both,
+                drift=kernel_drift(*K), alignment=align,
                 choice=dict(linear=lin_choice, network=net_choice)) | linear_controls(dist, start, data, tests, seed)
 
-# %% ../nbs/17_regimes.ipynb #f72ad65a
+# %% ../nbs/17_regimes.ipynb #ba6204be
 STEPS = (100, 200, 400)          # of linear models
 RATES = (.005, .01, .02)         # highest learning rates of networks
 
@@ -258,7 +262,7 @@ def _linear_columns_of(singles, students, known, ya, yb, parts, steps, choice):
         return found
     return five_columns(fit)
 
-# %% ../nbs/17_regimes.ipynb #48c42209
+# %% ../nbs/17_regimes.ipynb #69de3965
 def linear_repeat(make,             # (width factor) → network
                   x:torch.Tensor,   # all inputs
                   y:torch.Tensor,   # all labels
@@ -266,7 +270,7 @@ def linear_repeat(make,             # (width factor) → network
                   sizes:tuple,      # training and validation samples
                   members:int=5,    # networks
                   wider:tuple=(2,4),# width factors of single networks, to hold against the ensemble
-                 )->dict:           # test error of each column in %, of wider singles, of the singles on training data; chosen settings
+                 )->dict:           # 'error' of each column and 'wide' singles, 'train' error, all in %; 'choice' of settings
     "Figure 1's columns in the linear regime on one split; test samples are used for nothing but the errors."
     (a, ya), (b, yb), (c, yc) = ((x[i], y[i]) for i in split(y, seed_of(seed, 'split'), sizes))
     labels, parts, choice = cross_entropy(ya, int(y.max())+1), dict(valid=b, test=c), {}
@@ -281,7 +285,7 @@ def linear_repeat(make,             # (width factor) → network
     fitted = error_rate(known['train'], ya).mean().item()
     return dict(error={name: wrong(o) for name, o in columns.items()}, wide=wide, choice=choice, train=100*fitted)
 
-# %% ../nbs/17_regimes.ipynb #21636a5f
+# %% ../nbs/17_regimes.ipynb #ac493401
 def network_repeat(make, x:torch.Tensor, y:torch.Tensor, seed:int, sizes:tuple, members:int=5, # as in `linear_repeat`
                    students:int=2, # per setting
                    epochs:int=125, # passes over the training images
@@ -295,12 +299,13 @@ def network_repeat(make, x:torch.Tensor, y:torch.Tensor, seed:int, sizes:tuple, 
         net.fit(data, [seed_of(seed, 'rate', i) for i in range(2)])
         tried.append(net.logits(data, 'valid'))
     best = choose(torch.stack(tried), yb.cpu())
-    found = study_repeat(lambda: make(1), x.cpu(), y.cpu(), seed, sizes, members, students, recipes[best], device=x.device)
+    how = dict(sizes=sizes, members=members, students=students, recipe=recipes[best], device=x.device)
+    found = study_repeat(lambda: make(1), x.cpu(), y.cpu(), seed, **how)
     return found | dict(lr=RATES[best])
 
 def _recipe(epochs, lr): return Recipe(epochs=epochs, batch=50, optimizer='adam', lr=lr, weight_decay=0., warmup=.1)
 
-# %% ../nbs/17_regimes.ipynb #17c93258
+# %% ../nbs/17_regimes.ipynb #d94239c0
 def movement(make,           # function without arguments that makes the network
              x:torch.Tensor, # training inputs
              y:torch.Tensor, # labels
@@ -317,7 +322,7 @@ def movement(make,           # function without arguments that makes the network
     KT = empirical_ntk(net, x, kind='trace')
     return dict(drift=kernel_drift(K0, KT), alignment=[kernel_alignment(K0, y), kernel_alignment(KT, y)])
 
-# %% ../nbs/17_regimes.ipynb #a9cf8415
+# %% ../nbs/17_regimes.ipynb #9ec31489
 def _less(better, worse, times=100):
     "By how much one value of a row is below another."
     def value(row): return times*(worse(row)-better(row))
@@ -343,22 +348,23 @@ def _worse_with_noise(row):
 
 def _aligned(row): return row['alignment'][1]-row['alignment'][0]
 
-# %% ../nbs/17_regimes.ipynb #c8654a5c
+# %% ../nbs/17_regimes.ipynb #f3418067
 _DRIFT = [
-    Claim('drift.slope', 'the kernel moves less in wider networks: exponent of its drift', 'theory: −1/2 (bound) to −1',
-          Band((-1.25, -.5), (None, -.25)), lambda r: slope(r['drift'], 'drift'), (-1, -.5)),
+    Claim('drift.slope', 'the kernel moves less in wider networks: exponent of its drift',
+          'theory: −1/2 (bound) to −1', Band((-1.25, -.5), (None, -.25)), lambda r: slope(r['drift'], 'drift'), (-1, -.5)),
     Claim('drift.prediction', 'the kernel at initialisation predicts the training of the widest network',
           'exact as width → ∞', Band((None, .05), (None, .15)), lambda r: r['drift'][-1]['error'], (0, .05))]
 
 _POINTS = Positive('points')
 
-# %% ../nbs/17_regimes.ipynb #1ad5b63c
+# %% ../nbs/17_regimes.ipynb #d61f16cf
 MULTIVIEW_CLAIMS = [*_DRIFT,
     Claim('linear.no_lottery', 'linearised: both views of a class are learned', 'no lottery expected',
           Band((80, None), (60, None), '% of classes'), lambda r: 100*r['base']['both']['linear']),
     Claim('network.lottery', 'networks: one view of a class is learned', 'one view',
           Band((None, 35), (None, 50), '% of classes with both'), lambda r: 100*r['base']['both']['network']),
-    Claim('linear.ensemble', 'linearised: an ensemble beats a single model', 'yes', _POINTS, _lin('ensemble', 'single')),
+    Claim('linear.ensemble', 'linearised: an ensemble beats a single model', 'yes', _POINTS,
+          _lin('ensemble', 'single')),
     Claim('linear.average', 'linearised: training the average beats the ensemble', 'yes, clearly', _POINTS,
           _lin('average', 'ensemble')),
     Claim('linear.average_solved', 'the same by kernel regression, without steps', 'yes, clearly', _POINTS,
@@ -367,9 +373,12 @@ MULTIVIEW_CLAIMS = [*_DRIFT,
           Band((None, .5), (None, 2), 'points'), _lin('kd', 'single'), (-.7, -.5)),
     Claim('linear.kd_self', 'linearised: the ensemble teaches no better than a single model', '+0.5 to +4',
           Band((None, 4), unit='points'), _lin('kd', 'self_kd'), (.5, 4)),
-    Claim('network.ensemble', 'networks: an ensemble beats a single network', 'yes', _POINTS, _net('ensemble', 'single')),
-    Claim('network.kd', 'networks: a student of the ensemble beats a single network', 'yes', _POINTS, _net('kd', 'single')),
-    Claim('network.average', 'networks: the ensemble beats training the average', 'yes', _POINTS, _net('ensemble', 'average')),
+    Claim('network.ensemble', 'networks: an ensemble beats a single network', 'yes', _POINTS,
+          _net('ensemble', 'single')),
+    Claim('network.kd', 'networks: a student of the ensemble beats a single network', 'yes', _POINTS,
+          _net('kd', 'single')),
+    Claim('network.average', 'networks: the ensemble beats training the average', 'yes', _POINTS,
+          _net('ensemble', 'average')),
     Claim('noise.linear', 'feature noise hurts linearised models more than networks (single, multi-view error)',
           'networks denoise', _POINTS, _worse_with_noise),
     Claim('why.wider', 'linearised: one model with as many neurons does as well as the ensemble',
@@ -378,7 +387,7 @@ MULTIVIEW_CLAIMS = [*_DRIFT,
     Claim('alignment', 'learning features aligns the kernel with the labels', 'not measured', Positive('of alignment'),
           lambda r: _aligned(r['base']))]
 
-# %% ../nbs/17_regimes.ipynb #efa46857
+# %% ../nbs/17_regimes.ipynb #274f00a3
 def _on_images(regime, better, worse): return _less(_error(regime, better), _error(regime, worse), 1)
 
 IMAGE_CLAIMS = [*_DRIFT,
@@ -388,8 +397,8 @@ IMAGE_CLAIMS = [*_DRIFT,
           _on_images('linear', 'average', 'ensemble'), (2.3, 3.2)),
     Claim('linear.kd', 'linearised: a student gains at most half a point over a single model', '−0.7, −0.5',
           Band((None, .5), (None, 1.5), 'points'), _on_images('linear', 'kd', 'single'), (-.7, -.5)),
-    Claim('linear.self_kd', 'linearised: nor does a self-distilled one', '−4.8, −4.3', Band((None, .5), (None, 1.5), 'points'),
-          _on_images('linear', 'self_kd', 'single'), (-4.8, -4.3)),
+    Claim('linear.self_kd', 'linearised: nor does a self-distilled one', '−4.8, −4.3',
+          Band((None, .5), (None, 1.5), 'points'), _on_images('linear', 'self_kd', 'single'), (-4.8, -4.3)),
     Claim('network.ensemble', 'networks: an ensemble beats a single network', '+0.5, +3.2', _POINTS,
           _on_images('network', 'ensemble', 'single'), (.5, 3.2)),
     Claim('network.kd', 'networks: a student of the ensemble beats a single network', '+0.5, +2.3', _POINTS,
@@ -402,7 +411,7 @@ IMAGE_CLAIMS = [*_DRIFT,
     Claim('alignment', 'learning features aligns the kernel with the labels', 'not measured', Positive('of alignment'),
           lambda r: _aligned(r['movement']))]
 
-# %% ../nbs/17_regimes.ipynb #9e2579b7
+# %% ../nbs/17_regimes.ipynb #406fcde0
 def regime_claims(data:str,  # 'multiview' or a set of images
                   rows:list, # results of each seed
                  )->list:    # rows of the ledger
@@ -410,7 +419,7 @@ def regime_claims(data:str,  # 'multiview' or a set of images
     if data == 'multiview': return judge(MULTIVIEW_CLAIMS, rows, varies='seed: data, first weights, test samples')
     return judge(IMAGE_CLAIMS, rows, varies='seed: split, first weights, orders', shared='the images that are split')
 
-# %% ../nbs/17_regimes.ipynb #d2555ea1
+# %% ../nbs/17_regimes.ipynb #24ba8a21
 @dataclass(frozen=True)
 class RegimePreset:
     "Sizes of a run; the defaults are the default preset."
@@ -436,10 +445,10 @@ class RegimePreset:
         check_number('members', self.members, 2, whole=True)
 
 REGIME_PRESETS = dict(default=RegimePreset(),
-    quick=RegimePreset(repeats=2, members=3, widths=(128,512,2048), sigma0=(.03,.5), mass=(2.,), feature_noise=('independent',),
-                       n=160, sizes=(100,200), width=12, wider=(2,), epochs=100, students=1))
+    quick=RegimePreset(repeats=2, members=3, widths=(128,512,2048), sigma0=(.03,.5), mass=(2.,),
+                       feature_noise=('independent',), n=160, sizes=(100,200), width=12, wider=(2,), epochs=100, students=1))
 
-# %% ../nbs/17_regimes.ipynb #b600ed88
+# %% ../nbs/17_regimes.ipynb #efc09cf5
 def multiview_seed(preset:RegimePreset, # sizes
                    seed:int,            # decides everything
                    device='cpu',        # where to compute
@@ -450,15 +459,15 @@ def multiview_seed(preset:RegimePreset, # sizes
     def drift(width):
         tell(f'seed {seed}: width {width}')
         return drift_point(data.x, data.y, width, seed_of(seed, 'drift', 'weights'))
-    def point(dist, s0):
+    def point(dist, s0, forms=FORMS[-1:]):
         tell(f'seed {seed}: σ₀ {s0}, feature noise {dist.gamma*dist.P:g} {dist.feature_noise}')
-        return multiview_point(dist, p.n, p.m, s0, p.members, seed, device=device)
+        return multiview_point(dist, p.n, p.m, s0, p.members, seed, forms=forms, device=device)
     noisy = [replace(p.dist, gamma=g/p.dist.P, feature_noise=o) for o in p.feature_noise for g in p.mass]
-    sweep = [point(p.dist, s) for s in p.sigma0]
+    sweep = [point(p.dist, s, FORMS if s == p.sigma0[0] else FORMS[-1:]) for s in p.sigma0]
     return dict(seed=seed, drift=[drift(o) for o in p.widths], base=sweep[0], sigma0=sweep,
                 noise=[point(o, p.sigma0[0]) for o in noisy])
 
-# %% ../nbs/17_regimes.ipynb #2bf64d16
+# %% ../nbs/17_regimes.ipynb #ffdd3731
 def image_seed(preset:RegimePreset, # sizes
                x:torch.Tensor,      # all images
                y:torch.Tensor,      # all labels
@@ -477,10 +486,10 @@ def image_seed(preset:RegimePreset, # sizes
     net = network_repeat(scaled, x, y, seed, p.sizes, p.members, p.students, p.epochs)
     move = movement(lambda: make(p.width), x[i], y[i], seed_of(seed, 'movement'), _recipe(p.epochs, net['lr']))
     choice = dict(linear=lin['choice'], network=net['choice'] | dict(lr=net['lr']))
-    return dict(seed=seed, linear=lin['error'], network=net['error'], wide=lin['wide'], train=lin['train'], choice=choice,
-                drift=drift, movement=move)
+    return dict(seed=seed, linear=lin['error'], network=net['error'], wide=lin['wide'], train=lin['train'],
+                choice=choice, drift=drift, movement=move)
 
-# %% ../nbs/17_regimes.ipynb #6501e1d5
+# %% ../nbs/17_regimes.ipynb #1dd31af2
 REGIMES = dict(linear='tab:orange', network='tab:blue')
 _ORDER = ('average', 'ensemble', 'single', 'kd', 'self_kd')
 
@@ -504,10 +513,11 @@ def _bars(ax, rows, value, label):
     ax.set(ylabel=label); ax.set_xticks(range(len(_ORDER)), [c.replace('_', '-') for c in _ORDER], rotation=20)
     ax.legend(fontsize=8)
 
-# %% ../nbs/17_regimes.ipynb #528beed0
+# %% ../nbs/17_regimes.ipynb #768bfa62
 def _drift_axis(ax, rows):
     widths = [o['width'] for o in rows[0]['drift']]
-    for key, colour, name in (('drift', 'tab:blue', 'drift of the kernel'), ('error', 'tab:green', 'error of the prediction')):
+    shown = (('drift', 'tab:blue', 'drift of the kernel'), ('error', 'tab:green', 'error of the prediction'))
+    for key, colour, name in shown:
         _line(ax, rows, widths, lambda o, i: o['drift'][i][key], color=colour, label=name)
     first = _spread([o['drift'][0]['drift'] for o in rows])[0]
     for power, style, name in ((.5, ':', '1/√width'), (1, '--', '1/width')):
@@ -531,11 +541,11 @@ def _alignment_axis(ax, rows):
         ax.bar(i, mean, yerr=half, capsize=3, color='tab:blue')
     ax.set_xticks([0,1], ['at initialisation', 'after training']); ax.set(ylabel='alignment of kernel and labels')
 
-# %% ../nbs/17_regimes.ipynb #29a46d54
+# %% ../nbs/17_regimes.ipynb #aee27f7d
 def plot_regimes(data:str,  # 'multiview' or a set of images
                  rows:list, # results of each seed
                 ):          # matplotlib figure
-    "Drift against width; the five columns in both regimes; what moves one regime into the other, or the kernel's alignment."
+    "Drift against width; the columns in both regimes; what leads from one to the other, or the kernel's alignment."
     import matplotlib.pyplot as plt
     fig, axs = plt.subplots(1, 3, figsize=(12,3.6), layout='constrained', facecolor='w')
     _drift_axis(axs[0], rows)
@@ -547,7 +557,7 @@ def plot_regimes(data:str,  # 'multiview' or a set of images
         _alignment_axis(axs[2], rows)
     return fig
 
-# %% ../nbs/17_regimes.ipynb #f0a1057e
+# %% ../nbs/17_regimes.ipynb #df10e98d
 def strided_cnn(classes:int=10, # number of classes
                 width:int=12,   # channels of the first layer; doubled twice
                )->nn.Module:    # for images (n, 3, 32, 32)
@@ -562,12 +572,12 @@ def _load(data, device):
         x, y = digits()
         return x.to(device), y.to(device), lambda w: small_cnn(width=w)
     images = load_images(data)
-    few = (images.y_train < 10).nonzero()[:,0]                 # ten classes: a full kernel has (images × classes)² entries
+    few = (images.y_train < 10).nonzero()[:,0]      # ten classes: a full kernel has (images × classes)² entries
     rows = few[balanced_subset(images.y_train[few], 4000, 0)]
     x = normalize(images.x_train[rows], stats=images.stats)
     return x.to(device), images.y_train[rows].to(device), lambda w: strided_cnn(10, w)
 
-# %% ../nbs/17_regimes.ipynb #62a28252
+# %% ../nbs/17_regimes.ipynb #2c3cc954
 def run_regimes(preset:RegimePreset,  # sizes
                 data:str,             # 'multiview', 'digits', 'cifar10' or 'cifar100'
                 seed:int=0,           # the first seed
@@ -593,7 +603,7 @@ def run_regimes(preset:RegimePreset,  # sizes
     ledger = dict(claims=regime_claims(data, rows), provenance=about, seeds=rows)
     return run.finish('ntk', ledger, plot_regimes(data, rows))
 
-# %% ../nbs/17_regimes.ipynb #f654f977
+# %% ../nbs/17_regimes.ipynb #804c76a9
 def columns_table(data:str,            # 'multiview' or a set of images
                   rows:list,           # results of each seed
                   markdown:bool=False, # for the docs
@@ -607,23 +617,24 @@ def columns_table(data:str,            # 'multiview' or a set of images
             lines.append([regime + (f', {kind}-view data' if kind else ''), *(f'{v:.2f}' for v in means)])
     return table(['error in %', *_ORDER], lines, markdown)
 
-# %% ../nbs/17_regimes.ipynb #b6b1165f
+# %% ../nbs/17_regimes.ipynb #b09357e6
 def _paper_preset(data, seed, out, device):
     "Figure 1's linearised network, column by column, by the machinery of the tables."
     check_choice('data of the paper preset', data, ('cifar10', 'cifar100'))
     from ensemble_kd.cifar import ekd_cifar
     ekd_cifar(preset='ntk', data=data, seed=seed, out=out or f'runs/ntk-{data}-paper-seed{seed}', device=device)
 
-# %% ../nbs/17_regimes.ipynb #29792d89
+# %% ../nbs/17_regimes.ipynb #0a0cf686
 @call_parse
 @one_line_errors
-def ekd_ntk(preset:str='default', # quick (half a minute), default (minutes), paper (WRN-10-4-NTK on all of CIFAR, for a GPU)
-            data:str='multiview', # multiview (the formal data), digits, cifar10 or cifar100 (4,000 images of ten classes)
+def ekd_ntk(preset:str='default', # quick (half a minute), default (minutes), paper (WRN-10-4-NTK, for a GPU)
+            data:str='multiview', # multiview (the formal data), digits, cifar10, cifar100 (4,000 images)
             seed:int=0,           # the first seed; the preset's repeats use seed, seed+1, ...
             out:str=None,         # folder for ntk.json and ntk.png; resumes (default: runs/ntk-DATA-PRESET-seedN)
             device:str='cpu',     # where to compute: cpu, cuda, cuda:1, ...
            ):
-    "Ensemble, train-the-average, distillation and self-distillation without feature learning (linearised networks) and with it, side by side: prints errors of both regimes and claim, paper, measured ± 95 % CI, verdict."
+    """Ensemble, train-the-average, distillation and self-distillation without feature learning (linearised networks)
+    and with it, side by side. Prints errors of both regimes and claim, paper, measured ± 95 % CI, verdict."""
     check_number('seed', seed, 0, 2**31, whole=True)
     if preset == 'paper': return _paper_preset(data, seed, out, device)
     check_choice('preset', preset, [*REGIME_PRESETS, 'paper'])

@@ -7,7 +7,7 @@ __all__ = ['writable_dir', 'replacing', 'write_json', 'read_json', 'checksum', '
            'Checkpoint', 'Unit', 'versions', 'Run', 'check_device', 'device_name', 'commit', 'provenance',
            'out_of_memory', 'one_line_errors']
 
-# %% ../nbs/10_runs.ipynb #89822027
+# %% ../nbs/10_runs.ipynb #0ac4f5a5
 import functools, json, os, platform, subprocess, sys, tempfile, time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ import torch
 from fastcore.basics import patch
 from tqdm import tqdm
 
-# %% ../nbs/10_runs.ipynb #c8580825
+# %% ../nbs/10_runs.ipynb #088c7ebb
 def writable_dir(path, # folder to create, or to check
                 )->Path: # the folder, which exists and can be written
     "Create `path` if need be and make sure that files can be written there; a one-line `OSError` if not."
@@ -32,7 +32,7 @@ def writable_dir(path, # folder to create, or to check
                       'expected a folder that can be created and written to') from None
     return path
 
-# %% ../nbs/10_runs.ipynb #60ed1c1a
+# %% ../nbs/10_runs.ipynb #1a718bae
 @contextmanager
 def replacing(path, # file to write
               advice='make room and run the same command again', # what to do if that fails, for the message
@@ -48,7 +48,7 @@ def replacing(path, # file to write
     except OSError as e: raise OSError(f'cannot write {str(path)!r} ({e.strerror or e}): {advice}') from None
     finally: tmp.unlink(missing_ok=True)
 
-# %% ../nbs/10_runs.ipynb #a474c265
+# %% ../nbs/10_runs.ipynb #9b398b65
 def write_json(path, # file to write; its folder is created
                obj,  # plain dicts, lists, strings, finite numbers, None
               )->Path: # the file
@@ -58,7 +58,7 @@ def write_json(path, # file to write; its folder is created
     with replacing(path) as f: f.write(text.encode())
     return path
 
-# %% ../nbs/10_runs.ipynb #0a32cd91
+# %% ../nbs/10_runs.ipynb #d068ee3f
 def read_json(path,      # file written by `write_json`
               kind=dict, # what it must hold
              )->object:  # what it holds
@@ -70,7 +70,13 @@ def read_json(path,      # file written by `write_json`
     if isinstance(found, kind): return found
     raise ValueError(f'{str(path)!r} is damaged (it holds a {type(found).__name__}): delete it to start afresh')
 
-# %% ../nbs/10_runs.ipynb #906016ae
+# %% ../nbs/10_runs.ipynb #e7866735
+def _check_real(name, a):
+    "Raise `ValueError` unless it is a tensor that holds values."
+    if torch.is_tensor(a) and not a.is_meta: return
+    kind = 'a tensor on the meta device, which holds no values' if torch.is_tensor(a) else type(a).__name__
+    raise ValueError(f'{name} must be a tensor with values; got {kind}')
+
 def _checksum(about, arrays):
     "Over a description and every name, type, shape and byte of the arrays."
     h = sha256(about.encode())
@@ -82,36 +88,63 @@ def _checksum(about, arrays):
 
 def checksum(*tensors)->str: # 16 hexadecimal digits
     "What tells data from other data: of types, shapes and bytes of tensors."
+    for i, o in enumerate(tensors): _check_real(f'tensor {i} of a checksum', o)
     return _checksum('', {f'{i:04}': o for i, o in enumerate(tensors)})[:16]
 
-# %% ../nbs/10_runs.ipynb #651debb7
+# %% ../nbs/10_runs.ipynb #43f050e7
 def save_arrays(path,   # file to write
                 about,  # what it holds, anything JSON can hold
                 arrays, # name → tensor
                ):
     "Write arrays with their description, whole or not at all; `OSError` if they cannot be written."
     from safetensors.torch import save
+    for k, v in arrays.items(): _check_real(k, v)
     arrays = {k: v.detach().cpu().contiguous().clone() for k, v in arrays.items()}
     about = json.dumps(about, sort_keys=True, allow_nan=False)
     data = save(arrays, dict(about=about, checksum=_checksum(about, arrays)))
     with replacing(path) as f: f.write(data)
 
-# %% ../nbs/10_runs.ipynb #4c1f1ad4
+# %% ../nbs/10_runs.ipynb #05e2ecfc
+def _parts(o):
+    "The parts of a setting, name → value; None if it has none with names."
+    if isinstance(o, dict): return o
+    named = isinstance(o, list) and any(isinstance(v, dict) for v in o)
+    return dict(enumerate(o)) if named else None
+
+def _differences(old, new, path=()):
+    "Where two settings differ: dotted path, old and new value."
+    a, b = _parts(old), _parts(new)
+    if a is None or b is None: return [] if old == new else [('.'.join(path), old, new)]
+    keys = sorted({*a, *b}, key=str)
+    both = {k: (a.get(k), b.get(k)) for k in keys}
+    return [o for k, pair in both.items() for o in _differences(*pair, (*path, str(k)))]
+
+def _short(o, most=50):
+    "A value in few characters."
+    text = repr(o)
+    return text if len(text) <= most else f'{text[:most]}…'
+
+def _listed(differences, most=4):
+    "Differences in words, the first ones if they are many."
+    def one(name, old, new): return f'{name} was {_short(old)}, now {_short(new)}'
+    lines = [one(*o) for o in differences[:most]]
+    if len(differences) > most: lines.append(f'and {len(differences)-most} more')
+    return '; '.join(lines)
+
+# %% ../nbs/10_runs.ipynb #3584216a
 def check_same_run(saved:dict, # description found in a file or folder
                    about:dict, # description of the run at hand, anything JSON can hold
                    where,      # the file or folder, for the message
                   ):
-    "Raise `ValueError`, naming every setting that differs, unless `saved` describes this very run."
+    "Raise `ValueError`, naming the settings that differ, up to four, unless `saved` describes this very run."
     about = json.loads(json.dumps(about))
     if saved == about: return
     if not isinstance(saved, dict):
         raise ValueError(f'{str(where)!r} is damaged (it holds no settings): delete it to start afresh')
-    keys = [k for k in sorted({*saved, *about}) if saved.get(k) != about.get(k)]
-    differs = '; '.join(f'{k} was {saved.get(k)!r}, now {about.get(k)!r}' for k in keys)
-    raise ValueError(f'{str(where)!r} holds a run with other settings ({differs}): '
+    raise ValueError(f'{str(where)!r} holds a run with other settings ({_listed(_differences(saved, about))}): '
                      'choose another folder (--out), or delete this one')
 
-# %% ../nbs/10_runs.ipynb #0df8ab9c
+# %% ../nbs/10_runs.ipynb #0d30f037
 def _read_arrays(path):
     "Description and arrays of a file, checked."
     from safetensors.torch import load
@@ -135,7 +168,7 @@ def load_arrays(path,       # file to read
     check_same_run(saved, about, path)
     return arrays
 
-# %% ../nbs/10_runs.ipynb #655d77dd
+# %% ../nbs/10_runs.ipynb #079f490b
 class Checkpoint:
     "A file that a training saves its state to and resumes from."
     def __init__(self,
@@ -161,15 +194,23 @@ class Checkpoint:
 
     def due(self): return time.monotonic()-self.saved_at > self.every
 
-# %% ../nbs/10_runs.ipynb #8d8f4c32
+# %% ../nbs/10_runs.ipynb #8db820a3
+def _check_name(name):
+    "Raise `ValueError` unless a name can be that of a file in the run's folder."
+    if isinstance(name, str) and name and name[0] != '.' and not {*name} & {*'/\\:*?[]\0\n'}: return name
+    raise ValueError('a unit needs a name that a file can have, no path, no dot in front, '
+                     f'none of \\ / : * ? [ ]; got {name!r}')
+
+# %% ../nbs/10_runs.ipynb #4bffbb93
 @dataclass(frozen=True)
 class Unit:
     "One piece of a run."
     name:str       # of its file
     make:object    # function () → its result: a dict, name → tensor or plain value
     needs:tuple=() # names of units that must be there before
+    def __post_init__(self): _check_name(self.name)
 
-# %% ../nbs/10_runs.ipynb #a58403f3
+# %% ../nbs/10_runs.ipynb #f5f4f2fc
 def versions()->dict: # name → version, None where it is missing
     "What computes: this package and what its numbers depend on."
     def one(name):
@@ -177,7 +218,7 @@ def versions()->dict: # name → version, None where it is missing
         except ImportError: return None
     return {name: (v := one(name)) and str(v) for name in ('ensemble_kd', 'torch', 'numpy')}
 
-# %% ../nbs/10_runs.ipynb #f125227f
+# %% ../nbs/10_runs.ipynb #5d50faaa
 class Run:
     "A folder of units, each computed once by whoever claims it."
     def __init__(self,
@@ -192,23 +233,23 @@ class Run:
         else: write_json(file, about)
         self.id = sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
 
-    def file(self, name): return self.out/'units'/f'{name}.safetensors'
+    def file(self, name): return self.out/'units'/f'{_check_name(name)}.safetensors'
     def done(self, name): return self.file(name).exists()
 
     def status(self, text):
         "Show what is being done, if there is a bar to show it on."
         if self.bar is not None: self.bar.set_postfix_str(text)
 
-# %% ../nbs/10_runs.ipynb #4b4ed94c
+# %% ../nbs/10_runs.ipynb #8b17abf4
 @patch
 def checkpoint(self:Run,
                name,     # of a unit
                **kwargs, # for `Checkpoint`
               ):         # a `Checkpoint`
     "Where an unfinished unit keeps its state."
-    return Checkpoint(self.out/'unfinished'/f'{name}.safetensors', tell=self.tell, **kwargs)
+    return Checkpoint(self.out/'unfinished'/f'{_check_name(name)}.safetensors', tell=self.tell, **kwargs)
 
-# %% ../nbs/10_runs.ipynb #12d33d94
+# %% ../nbs/10_runs.ipynb #256935fd
 def _split(result):
     "The tensors of a result, and its plain values."
     arrays = {k: v for k, v in result.items() if torch.is_tensor(v)}
@@ -225,7 +266,7 @@ def save(self:Run,
     save_arrays(self.file(name), dict(unit=name, run=self.id, values=values), arrays)
     for o in (self.out/'unfinished').glob(f'{name}.*'): o.unlink(missing_ok=True)
 
-# %% ../nbs/10_runs.ipynb #16d79478
+# %% ../nbs/10_runs.ipynb #9fe690ab
 @patch
 def load(self:Run,
          name, # of a unit
@@ -243,7 +284,7 @@ def _remove(self:Run, name, why):
     self.tell(f'{why}: it is computed again')
     self.file(name).unlink(missing_ok=True)
 
-# %% ../nbs/10_runs.ipynb #d231478f
+# %% ../nbs/10_runs.ipynb #9ef91a33
 @patch
 @contextmanager
 def claim(self:Run,
@@ -258,7 +299,24 @@ def claim(self:Run,
         try: yield True
         finally: lock.release()
 
-# %% ../nbs/10_runs.ipynb #f9295415
+# %% ../nbs/10_runs.ipynb #2caecce4
+@patch
+def _check_plan(self:Run, units):
+    "Raise `ValueError` unless units have names of their own, and each one's needs can be met."
+    names = [o.name for o in units]
+    twice = sorted({o for o in names if names.count(o) > 1})
+    if twice: raise ValueError(f'every unit needs a name of its own; got {", ".join(twice)} twice')
+    others = {n for o in units for n in o.needs}.difference(names)
+    there, left = set(filter(self.done, others)), units
+    while ready := [o for o in left if there.issuperset(o.needs)]:
+        there |= {o.name for o in ready}
+        left = [o for o in left if o.name not in there]
+    if not left: return
+    first = left[0]
+    lacking = ', '.join(n for n in first.needs if n not in there)
+    raise ValueError(f'{first.name} waits for what no unit can make before it: {lacking}')
+
+# %% ../nbs/10_runs.ipynb #a56a3402
 @patch
 def work(self:Run,
          units,          # list of `Unit`
@@ -266,11 +324,11 @@ def work(self:Run,
          what='unit',    # what the bar counts
         ):
     "Compute what is missing, with whoever else works here, until all units are there."
+    self._check_plan(units)
     for o in units: self.load(o.name)                              # damaged ones go
     left = [o for o in units if not self.done(o.name)]
-    rank, done = int(os.environ.get('RANK', 0)), len(units) - len(left)
-    silent = not progress or rank > 0
-    with tqdm(total=len(units), initial=done, unit=what, disable=silent) as self.bar:
+    silent = not progress or int(os.environ.get('RANK', 0)) > 0
+    with tqdm(total=len(units), initial=len(units)-len(left), unit=what, disable=silent) as self.bar:
         while left:
             ready = (o for o in left if all(map(self.done, o.needs)))
             if not any(self._try(o) for o in ready): time.sleep(.2)
@@ -289,7 +347,7 @@ def _try(self:Run, unit):
         self.save(unit.name, result | dict(wall_s=round(time.perf_counter()-start, 2)))
         return True
 
-# %% ../nbs/10_runs.ipynb #3565b3f2
+# %% ../nbs/10_runs.ipynb #0ddcf97a
 def check_device(name:str='auto', # 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'
                 )->torch.device:  # a device that is there
     "The torch device called `name`; a one-line `ValueError` that lists what is there if it is not."
@@ -303,7 +361,7 @@ def check_device(name:str='auto', # 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'
     if name != 'cuda': return torch.device(name)
     return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)) % n)
 
-# %% ../nbs/10_runs.ipynb #fd4f16d3
+# %% ../nbs/10_runs.ipynb #ca7e246f
 def _cpu_name():
     "The processor in words, as far as the system tells."
     try: return next(l.split(':', 1)[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name'))
@@ -317,7 +375,7 @@ def device_name(device='cpu', # torch device or its name
     n = torch.get_num_threads()
     return f'{_cpu_name()}, {n} thread{"s" * (n > 1)}' if device.type == 'cpu' else device.type
 
-# %% ../nbs/10_runs.ipynb #62f4d310
+# %% ../nbs/10_runs.ipynb #b5a9cb2c
 def _git(folder, *args):
     "What git prints, whatever repository the environment points at."
     env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')}
@@ -336,7 +394,7 @@ def commit(here=None, # the package's folder; by default the one this module lie
         return _git(top, 'rev-parse', 'HEAD') + '-dirty'*bool(_git(top, 'status', '--porcelain', '--', 'ensemble_kd'))
     except (OSError, subprocess.CalledProcessError, UnicodeError): return None
 
-# %% ../nbs/10_runs.ipynb #1cddd3e8
+# %% ../nbs/10_runs.ipynb #90349ab6
 def _peak_mem_mib(device):
     "Peak memory in MiB: the device's own on CUDA, else the process's; None where the system does not tell."
     if device.type == 'cuda': return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
@@ -356,7 +414,7 @@ def provenance(config:dict,  # every setting that decides the result
                 wall_s=None if wall_s is None else round(float(wall_s), 1), peak_mem_mib=_peak_mem_mib(device),
                 date=datetime.now(timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ'))
 
-# %% ../nbs/10_runs.ipynb #2bb9bd6a
+# %% ../nbs/10_runs.ipynb #e3b5eb92
 @patch
 def finish(self:Run,
            name:str,    # of the two files
@@ -372,7 +430,7 @@ def finish(self:Run,
         plt.close(figure)
     return ledger
 
-# %% ../nbs/10_runs.ipynb #cfdebef9
+# %% ../nbs/10_runs.ipynb #ae9a2dcc
 def out_of_memory(e:BaseException, # what was raised
                  )->bool:          # of the GPU or of the CPU
     "Is it a lack of memory?"
@@ -380,7 +438,7 @@ def out_of_memory(e:BaseException, # what was raised
     lacking = isinstance(e, RuntimeError) and any(o in str(e) for o in texts)
     return lacking or isinstance(e, (MemoryError, torch.cuda.OutOfMemoryError))
 
-# %% ../nbs/10_runs.ipynb #01c2a00b
+# %% ../nbs/10_runs.ipynb #8423cd68
 def one_line_errors(func): # the function of a command, directly beneath `@call_parse`
     "Turn bad input into `command: message` and exit status 2, Ctrl-C into a hint and 130."
     def message(e):

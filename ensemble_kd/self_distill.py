@@ -5,36 +5,38 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'COLOURS', 'teachers_of', 'lessons', 'self_distill', 'five_columns']
 
-# %% ../nbs/06_self_distill.ipynb #376c6e00
+# %% ../nbs/06_self_distill.ipynb #1768e9fc
 import torch
-from .core import check_choice, check_number
+from .core import check_choice, check_number, check_tensor
 from .distill import distill
 from .ensemble import average_logits
 from .model import check_patches, predict
 
-# %% ../nbs/06_self_distill.ipynb #108e223b
+# %% ../nbs/06_self_distill.ipynb #1ecd1676
 def teachers_of(column:str,  # 'single', 'average', 'kd' or 'self_kd'
                 i:int,       # which student
                 members:int, # networks trained on labels, L
                )->list:      # members that teach it
     "The members that teach student `i` of a column; refuses one that teaches itself."
     check_choice('column', column, ('single', 'average', 'kd', 'self_kd'))
-    if column == 'kd': return list(range(members))
-    if column != 'self_kd': return []
-    why = 'for self-distillation needs a second, independently trained network'
-    check_number(f'the number of members, {why},', members, 2)
-    return [(i+1) % members]
+    alone = column == 'self_kd'
+    why = ', for self-distillation needs a second, independently trained network,'*alone
+    check_number(f'the number of members{why}', members, 1+alone, whole=True)
+    check_number('the student', i, 0, members-1 if alone else None, whole=True)
+    if alone: return [(i+1) % members]
+    return list(range(members)) if column == 'kd' else []
 
-# %% ../nbs/06_self_distill.ipynb #c4522e97
+# %% ../nbs/06_self_distill.ipynb #c2b013da
 def lessons(column:str,      # as for `teachers_of`
             F:torch.Tensor,  # logits of the members, (L, n, k)
            ):                # None, (n, k) for all students, or (L, n, k), one each
     "The logits that teach the students of a column."
     if column == 'kd': return average_logits(F)
+    check_tensor('logits of the members', F, 'L', 'n', 'k')
     rows = [teachers_of(column, i, len(F)) for i in range(len(F))]
     return torch.stack([average_logits(F[r]) for r in rows]) if all(rows) else None
 
-# %% ../nbs/06_self_distill.ipynb #675f0f91
+# %% ../nbs/06_self_distill.ipynb #e85f04d9
 def self_distill(weight:torch.Tensor,  # members trained alone, (L, k, m, d), L ≥ 2
                  x:torch.Tensor,       # inputs, (n, P, d)
                  y:torch.Tensor,       # labels, (n,)
@@ -47,25 +49,32 @@ def self_distill(weight:torch.Tensor,  # members trained alone, (L, k, m, d), L 
     teacher = lessons('self_kd', predict(weight, x, q, varrho))
     return distill(weight, x, y, teacher, q=q, varrho=varrho, **kwargs)
 
-# %% ../nbs/06_self_distill.ipynb #9c2ab26b
+# %% ../nbs/06_self_distill.ipynb #8238527b
 COLUMNS = ('single', 'ensemble', 'average', 'kd', 'self_kd')
 
 # one colour for each in every picture, told apart by the colour-blind too
 COLOURS = dict(single='#7f7f7f', ensemble='#e69f00', average='#cc79a7', kd='#0072b2', self_kd='#009e73',
                smoothing='#56b4e9', labels='#d55e00')
 
-# %% ../nbs/06_self_distill.ipynb #7a45f7ef
+# %% ../nbs/06_self_distill.ipynb #8927883a
 def five_columns(fit,           # (column, teacher's logits) → part → logits (L, n, k)
                  controls=None, # name → teacher's logits from the singles' on 'train'
                 )->dict:        # column → part → logits (L, n, k), L = 1 for an average
     "The paper's experiment, for anything that trains: all of `COLUMNS`, and controls."
+    controls = _own_names(controls or {})
     single = fit('single', None)
-    F = single['train']
-    average = fit('average', None)
+    if 'train' not in single: raise ValueError(f"fit must return 'train' and other parts; got {list(single)}")
+    F, average = single['train'], fit('average', None)
     out = dict(single=single, ensemble=_as_one(single), average=_as_one(average))
     for column in ('kd', 'self_kd'): out[column] = fit(column, lessons(column, F))
-    for name, teacher in (controls or {}).items(): out[name] = fit(name, teacher(F))
+    for name, teacher in controls.items(): out[name] = fit(name, teacher(F))
     return out
+
+def _own_names(controls):
+    "Controls, as they are; raises `ValueError` for one with the name of a column."
+    taken = [name for name in controls if name in COLUMNS]
+    if not taken: return controls
+    raise ValueError(f'a control needs a name of its own, none of {", ".join(COLUMNS)}; got {", ".join(taken)}')
 
 def _as_one(parts):
     "The average of the networks, as a single one: part → logits (1, n, k)."

@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['cross_entropy', 'objective_of', 'loss_and_grad', 'GrowthLR', 'Fit', 'check_data', 'train']
 
-# %% ../nbs/02_train.ipynb #0557a2a0
+# %% ../nbs/02_train.ipynb #c6982421
 import functools, warnings
 from dataclasses import dataclass
 import torch
 from torch.nn import functional as nnf
 from tqdm import tqdm
-from .core import blocks, check_labels, check_number, check_tensor
-from .model import check_activation, matmul_t, n_block, predict, relu_and_slope, view_strength
+from .core import blocks, check_alike, check_labels, check_number, check_tensor
+from .model import check_activation, check_patches, matmul_t, n_block, predict, relu_and_slope, view_strength
 
-# %% ../nbs/02_train.ipynb #15e2d053
+# %% ../nbs/02_train.ipynb #e2f8308b
 def cross_entropy(y:torch.Tensor, # labels, (n,)
                   k:int,          # classes
                  ): # objective: (F (b, L, k), rows) → loss (b, L), its slope (b, L, k)
@@ -25,7 +25,7 @@ def cross_entropy(y:torch.Tensor, # labels, (n,)
         return -(logp*t).sum(-1), logp.exp()-t
     return objective
 
-# %% ../nbs/02_train.ipynb #e78bf0c4
+# %% ../nbs/02_train.ipynb #f0a927cb
 def objective_of(loss, # (F (b, L, k), rows) → loss (b, L), differentiable
                 ):     # objective: (F (b, L, k), rows) → loss (b, L), its slope (b, L, k)
     "A loss as an objective: its derivative by the logits comes from autograd."
@@ -37,7 +37,7 @@ def objective_of(loss, # (F (b, L, k), rows) → loss (b, L), differentiable
         return value.detach(), dF
     return objective
 
-# %% ../nbs/02_train.ipynb #1f7706cf
+# %% ../nbs/02_train.ipynb #ec3c4590
 def _activate(z, q, varrho):
     "Logits (C, b) and slopes from pre-activations (m, C, b, P)."
     value, slope = relu_and_slope(z, q, varrho)
@@ -56,7 +56,7 @@ def _kernel(compiled):
                       'running eager, cache-blocked')
         return _activate
 
-# %% ../nbs/02_train.ipynb #05daf0dd
+# %% ../nbs/02_train.ipynb #0da69796
 def _groups(weight, most=1024):
     "Members in groups of equal size, at most `most` neurons on a CPU, as matrices (m·L·k, d), neurons first."
     L, width = len(weight), weight[0,...,0].numel()
@@ -67,7 +67,7 @@ def _even_blocks(n, most):
     "As few blocks of at most `most` inputs as will do, of equal size: a short last one would be slow."
     return blocks(n, -(-n // -(-n//most)))
 
-# %% ../nbs/02_train.ipynb #a8bb2b0a
+# %% ../nbs/02_train.ipynb #e3da01e5
 @torch.no_grad()
 def loss_and_grad(weight:torch.Tensor,  # weights, (L, k, m, d)
                   x:torch.Tensor,       # inputs, (n, P, d)
@@ -77,12 +77,11 @@ def loss_and_grad(weight:torch.Tensor,  # weights, (L, k, m, d)
                   compiled:bool=False,  # fuse the element-wise part with torch.compile
                  ): # logits (L, n, k), mean loss (L,), gradient (L, k, m, d)
     "One pass forward and backward for all members: 4·n·P·d·L·k·m operations, the floor."
+    check_patches(weight, x); check_activation(q, varrho)
     (L, k, m, d), (n, P, _) = weight.shape, x.shape
     ws, activate = _groups(weight), _kernel(compiled)
     grads, logits, losses = [None]*len(ws), [], []
-    def forward(w, xb):
-        z = matmul_t(w, xb)
-        return activate(z.view(m, -1, len(xb)//P, P), q, varrho)
+    def forward(w, xb): return activate(matmul_t(w, xb).view(m, -1, len(xb)//P, P), q, varrho)
     for rows in _even_blocks(n, n_block(P, len(ws[0]), weight.device)):
         xb = x[rows].flatten(0,1)
         out = [forward(w, xb) for w in ws]
@@ -98,7 +97,7 @@ def loss_and_grad(weight:torch.Tensor,  # weights, (L, k, m, d)
     grad = torch.cat([g.view(m, -1, k, d).permute(1,2,0,3) for g in grads])
     return torch.cat(logits).transpose(0,1), torch.cat(losses).mean(0), grad.contiguous()
 
-# %% ../nbs/02_train.ipynb #afb3cb20
+# %% ../nbs/02_train.ipynb #a3bbf459
 @dataclass(frozen=True)
 class GrowthLR:
     "By relative growth: a member's fastest neuron grows by `growth` along its gradient."
@@ -116,7 +115,7 @@ class GrowthLR:
         rate = self.growth * along / size.gather(1, fastest).clamp(min=1e-30)
         return rate.clamp(self.low, self.high)[:,0]
 
-# %% ../nbs/02_train.ipynb #38681d2b
+# %% ../nbs/02_train.ipynb #c827879a
 @dataclass
 class Fit:
     "A trained set of members."
@@ -125,7 +124,7 @@ class Fit:
     done:torch.Tensor    # did it reach the stopping rule? (L,) bool
     history:dict         # 'step' (T,); 'loss', 'error', 'lr', 'time' (T, L); 'strength' (T, L, k, 2); 'probe' (T, ...)
 
-# %% ../nbs/02_train.ipynb #d1f6f1db
+# %% ../nbs/02_train.ipynb #1cfdde58
 def check_data(weight, # weights, must be finite, (L, k, m, d)
                x,      # inputs, must be finite and like the weights in dtype and device, (n, P, d)
                y,      # labels, must be in 0..k-1, (n,)
@@ -133,11 +132,9 @@ def check_data(weight, # weights, must be finite, (L, k, m, d)
     "Raise `ValueError` for weights, inputs or labels that cannot be trained."
     L, k, m, d = check_tensor('weights', weight, 'L', 'k', 'm', 'd').shape
     check_labels(y, k, len(check_tensor('inputs', x, 'n', 'P', d)))
-    if x.dtype!=weight.dtype or x.device!=weight.device:
-        raise ValueError(f'inputs are {x.dtype} on {x.device}, weights {weight.dtype} on {weight.device}: '
-                         'move one to the other with .to(...)')
+    check_alike(weights=weight, inputs=x)
 
-# %% ../nbs/02_train.ipynb #556024f2
+# %% ../nbs/02_train.ipynb #a8f8173f
 def _start(weight):
     "The state before the first step."
     L = len(weight)
@@ -147,8 +144,12 @@ def _start(weight):
 
 def _rate(lr, weight, grad):
     "A learning rate a member, (L,), from a number or a rule such as `GrowthLR`."
-    if callable(lr): return lr(weight, grad)
-    return torch.full((len(weight),), float(lr), device=weight.device, dtype=weight.dtype)
+    L = len(weight)
+    if not callable(lr): return torch.full((L,), float(lr), device=weight.device, dtype=weight.dtype)
+    rate = lr(weight, grad)
+    if torch.is_tensor(rate) and rate.shape == (L,): return rate
+    got = tuple(rate.shape) if torch.is_tensor(rate) else type(rate).__name__
+    raise ValueError(f'the rule lr must return a tensor ({L},), a learning rate a member; got {got}')
 
 def _arrived(loss, error, stop_loss):
     "Which members have reached the goal?"
@@ -159,7 +160,7 @@ def _put(old, rows, new):
     "A copy in which these rows are new."
     return old.index_put((rows.to(old.device),), new.to(old))
 
-# %% ../nbs/02_train.ipynb #7f9355dd
+# %% ../nbs/02_train.ipynb #eeed7cf4
 def _step(s, x, y, objective, lr, stop_loss, **activation):
     "The state after one more step of gradient descent for the members that are not done yet."
     live = (~s['done']).nonzero()[:,0]
@@ -180,7 +181,7 @@ def _check_finite(*values):
     if all(torch.isfinite(o).all() for o in values): return
     raise FloatingPointError('the loss of a member is not finite: the learning rate is too high, choose a lower one')
 
-# %% ../nbs/02_train.ipynb #16874d71
+# %% ../nbs/02_train.ipynb #65bf2f38
 class _Log:
     "History of a fit: the newest values of all members, noted every so many steps."
     def __init__(self, probe, every): self.probe, self.every, self.rows = probe, every, []
@@ -193,7 +194,7 @@ class _Log:
     def stack(self): return {k: self._column(k) for k in self.rows[0]} if self.rows else {}
     def load(self, history): self.rows = [dict(zip(history, o)) for o in zip(*history.values())]
 
-# %% ../nbs/02_train.ipynb #69be65e1
+# %% ../nbs/02_train.ipynb #7a0e03c6
 def _identity(weight, x, y):
     "What tells one start and one set of data from another, in a few numbers."
     parts = weight, x, y, weight.flatten()[::7], x.flatten()[::7]
@@ -217,7 +218,7 @@ class _Kept:
         history = {f'h_{k}': v for k, v in self.log.stack().items()}
         self.keep.save(self.about, s | history)
 
-# %% ../nbs/02_train.ipynb #37bc0488
+# %% ../nbs/02_train.ipynb #aadd9df1
 def _descend(s, step, steps, log, kept, progress):
     "The state after all steps, or when every member is done; kept, even if an interrupt ends it."
     first = s['step'].item()
@@ -234,7 +235,7 @@ def _descend(s, step, steps, log, kept, progress):
         finally: kept.save(s)
     return s
 
-# %% ../nbs/02_train.ipynb #14ef91f6
+# %% ../nbs/02_train.ipynb #f111277d
 def _finished(s, x, y, objective, log, q, varrho):
     "Loss and error of the weights that are returned, checked and noted."
     if not s['done'].all() or not log.rows:
@@ -245,15 +246,15 @@ def _finished(s, x, y, objective, log, q, varrho):
     _check_finite(s['loss'], s['weight'])
     log.note(s)
 
-def _check_settings(lr, steps, stop_loss, log_every, q, varrho):
+def _check_settings(lr, steps, stop_loss, log_every, q, varrho, dtype):
     "Raise `ValueError` for settings that train nothing."
-    if not callable(lr): check_number('lr', lr, 0, above=True)
+    if not callable(lr): check_number('lr', lr, 0, torch.finfo(dtype).max, above=True)
     check_number('steps', steps, 1, whole=True)
     check_number('log_every', log_every, 1, whole=True)
     if stop_loss is not None: check_number('stop_loss', stop_loss, 0, above=True)
     check_activation(q, varrho)
 
-# %% ../nbs/02_train.ipynb #867d6841
+# %% ../nbs/02_train.ipynb #55abd00e
 def train(weight:torch.Tensor,        # weights to start from, (L, k, m, d); not changed
           x:torch.Tensor,             # inputs, (n, P, d)
           y:torch.Tensor,             # labels, (n,)
@@ -272,8 +273,8 @@ def train(weight:torch.Tensor,        # weights to start from, (L, k, m, d); not
     "Full-batch gradient descent; `FloatingPointError` if it diverges."
     settings = dict(lr=lr, steps=steps, stop_loss=stop_loss, log_every=log_every)
     activation = dict(q=q, varrho=varrho)
-    _check_settings(**settings, **activation)
     check_data(weight, x, y)
+    _check_settings(**settings, **activation, dtype=weight.dtype)
     objective = objective or cross_entropy(y, weight.shape[1])
     how = activation | dict(compiled=compiled)
     def step(s): return _step(s, x, y, objective, lr, stop_loss, **how)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Recipe', 'take', 'TensorData', 'ImageData', 'Trainer', 'optimizer', 'cached_teacher', 'live_teacher', 'stackable',
-           'Stacked']
+           'check_stackable', 'Stacked']
 
-# %% ../nbs/14_trainer.ipynb #3fc325e3
+# %% ../nbs/14_trainer.ipynb #940554ae
 import copy, math, sys
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -14,13 +14,13 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
-from .core import check_choice, check_labels, check_number, generator, seed_of
+from .core import check_choice, check_labels, check_number, check_tensor, generator, seed_of
 from .distill import kd_loss
 from .images import AugmentationPlan, batches, normalize
 from .resnet import seeded
 from .runs import checksum, out_of_memory
 
-# %% ../nbs/14_trainer.ipynb #a228d389
+# %% ../nbs/14_trainer.ipynb #ac1e19cc
 def _check_recipe(r):
     "Raise `ValueError` for settings that make no sense."
     for name in ('epochs', 'batch'): check_number(name, getattr(r, name), 1, whole=True)
@@ -32,7 +32,7 @@ def _check_recipe(r):
     check_choice('schedule', r.schedule, ('onecycle', 'step', 'cosine'))
     check_choice('precision', r.precision, ('float32', 'bfloat16'))
 
-# %% ../nbs/14_trainer.ipynb #88d277c4
+# %% ../nbs/14_trainer.ipynb #22ac0dd2
 @dataclass(frozen=True)
 class Recipe:
     "How a network is trained; raises `ValueError` for settings that make no sense."
@@ -59,7 +59,7 @@ class Recipe:
     @property
     def dtype(self): return getattr(torch, self.precision)
 
-# %% ../nbs/14_trainer.ipynb #9434e19b
+# %% ../nbs/14_trainer.ipynb #d2aac4b6
 @patch
 def rate(self:Recipe,
          t:float, # share of the training that is done, in [0, 1]
@@ -70,7 +70,7 @@ def rate(self:Recipe,
     if t < start: return self.lr * (.04 + .96*t/start)
     return self.lr * .5*(1 + math.cos(math.pi * (t-start)/(1-start)))
 
-# %% ../nbs/14_trainer.ipynb #91f557f3
+# %% ../nbs/14_trainer.ipynb #9cacf440
 def take(x,    # a tensor, or a tuple, list or dict of tensors, samples first
          rows, # which samples: an index tensor or slice
         ):     # the same structure with these samples
@@ -79,10 +79,12 @@ def take(x,    # a tensor, or a tuple, list or dict of tensors, samples first
     if isinstance(x, dict): return {k: take(v, rows) for k, v in x.items()}
     return type(x)(take(v, rows) for v in x)
 
-# %% ../nbs/14_trainer.ipynb #0e1757e3
+# %% ../nbs/14_trainer.ipynb #d3e9aa05
 def _leaves(x):
     "The tensors of a structure."
     if torch.is_tensor(x): return [x]
+    if not isinstance(x, (dict, tuple, list)):
+        raise ValueError(f'inputs must be a tensor, or a tuple, list or dict of tensors; got {type(x).__name__}')
     return [o for v in (x.values() if isinstance(x, dict) else x) for o in _leaves(v)]
 
 def _to(x, device):
@@ -100,42 +102,38 @@ def _call(net, x):
     if isinstance(x, dict): return net(**x)
     return net(*x) if isinstance(x, (tuple, list)) else net(x)
 
-# %% ../nbs/14_trainer.ipynb #b66deacc
-def _check_finite(what, x):
-    "Raise `ValueError` for NaN and infinite values."
-    if x.is_floating_point() and not torch.isfinite(x).all():
-        raise ValueError(f'{what} hold NaN or infinite values')
-
+# %% ../nbs/14_trainer.ipynb #0467ff24
 def _check_inputs(name, x):
-    "Raise `ValueError` unless the inputs are finite and as many as one another."
-    sizes = {len(o) for o in _leaves(x)}
+    "Raise `ValueError` unless the inputs are finite and as many as one another; their number."
+    sizes = {len(o) if o.ndim else 0 for o in _leaves(x)}
     if len(sizes) != 1 or 0 in sizes:
         raise ValueError(f'the inputs {name!r} must hold one number of samples, at least 1; got {sorted(sizes)}')
-    for o in _leaves(x): _check_finite(f'the inputs {name!r}', o)
+    for o in _leaves(x): check_tensor(f'the inputs {name!r}', o, '...', floating=False)
+    return sizes.pop()
 
-def _check_parts(parts, y):
-    "Raise `ValueError` unless inputs and labels go together."
-    _check_finite('targets', y)
-    if not y.is_floating_point(): check_labels(y)
-    for name, x in parts.items(): _check_inputs(name, x)
-    n = len(_leaves(parts['train'])[0])
-    if len(y) != n: raise ValueError(f'labels must be one for each of the {n} inputs; got {len(y)}')
+def _check_targets(y, n):
+    "Labels as int64, or a regression's targets as they are; raises `ValueError` unless there are n."
+    check_tensor('targets', y, '...', floating=False)
+    y = y if y.is_floating_point() else check_labels(y)
+    if y.ndim and len(y) == n: return y
+    raise ValueError(f'labels must be one for each of the {n} inputs; got {len(y) if y.ndim else 0}')
 
-# %% ../nbs/14_trainer.ipynb #ce2e7645
+# %% ../nbs/14_trainer.ipynb #14f53d4f
 class TensorData:
     "Inputs and labels in memory, and further parts to predict on."
     def __init__(self,
                  x,              # inputs: (n, ...), a tuple (arguments) or dict (by name)
                  y:torch.Tensor, # labels, (n,), or a regression's targets, (n,) or (n, o)
                  **parts):       # name → inputs, e.g. test=...
-        self.y, self.parts = y, dict(train=x) | parts
-        _check_parts(self.parts, y)
-
+        if 'train' in parts:
+            raise ValueError("the part 'train' is what comes first: give it once")
+        self.parts = dict(train=x) | parts
+        sizes = {name: _check_inputs(name, o) for name, o in self.parts.items()}
+        self.y = _check_targets(y, sizes['train'])
     def __len__(self): return len(self.y)
     def to(self, device):
         parts = _to(self.parts, device)
         return TensorData(parts.pop('train'), self.y.to(device), **parts)
-
     def epoch(self, recipe, seed, epoch):
         "Batches (inputs, labels, rows) in a drawn order; one that is not full is left."
         order = torch.randperm(len(self), generator=generator('order', seed, epoch))
@@ -143,16 +141,14 @@ class TensorData:
         for rows in order.to(self.y.device).split(batch):
             if len(rows) < batch: return
             yield take(self.parts['train'], rows), self.y[rows], rows
-
     def inputs(self, recipe, part, batch=500):
         "The inputs of a part, in order."
-        x = self.parts[part]
+        x = self.parts[check_choice('part', part, self.parts)]
         for i in range(0, len(_leaves(x)[0]), batch): yield take(x, slice(i, i+batch))
-
     @property
     def id(self): return checksum(self.y, *_leaves(self.parts))
 
-# %% ../nbs/14_trainer.ipynb #c36f1b38
+# %% ../nbs/14_trainer.ipynb #c5d557c1
 class ImageData:
     "A set of images, bytes until a batch is made; random crops and flips by the recipe."
     def __init__(self, images): # an `images.Images`
@@ -168,6 +164,7 @@ class ImageData:
                        channels_last=recipe.channels_last, stats=self.images.stats)
     def inputs(self, recipe, part, batch=500):
         "The images of a part, 'train' or 'test', in order."
+        check_choice('part', part, ('train', 'test'))
         x = self.images.x_train if part == 'train' else self.images.x_test
         how = recipe.dtype, recipe.channels_last, self.images.stats
         for o in x.split(batch): yield normalize(o, *how)
@@ -178,7 +175,22 @@ class ImageData:
         labels = self.images.y_train, self.images.y_test
         return checksum(*self.parts.values(), *labels)
 
-# %% ../nbs/14_trainer.ipynb #5abe29b7
+# %% ../nbs/14_trainer.ipynb #9fcf6d84
+def _highest(data):
+    "The highest label; -1 for a regression's targets, or data that do not show theirs."
+    y = getattr(data, 'y', None)
+    return -1 if y is None or y.is_floating_point() else int(y.max())
+
+def _lost(loss, z, y, teacher, T, weight, highest):
+    "Loss of each sample of data that were checked; raises `ValueError` for outputs that lack a label's class."
+    if loss is not kd_loss: return loss(z, y, teacher, T, weight)
+    if y.is_floating_point(): raise ValueError('targets that are no labels need a loss of their own: loss=...')
+    if z.ndim < 2 or z.shape[-1] <= highest:
+        k = z.shape[-1] if z.ndim > 1 else 1
+        raise ValueError(f'labels must be from 0 to {k-1}, a class for each of the {k} outputs; got up to {highest}')
+    return kd_loss(z, y, teacher, T, weight, checked=True)
+
+# %% ../nbs/14_trainer.ipynb #c428ed67
 class Trainer:
     "A network, or the average of several, on a device: compiled once, trained again from any seed."
     def __init__(self,
@@ -189,7 +201,8 @@ class Trainer:
                  loss=kd_loss,  # (logits, labels, teacher's logits or None, T, weight) → loss of each sample
                 ):
         check_number('members', members, 1, whole=True)
-        self.make, self.recipe, self.device, self.loss, self.parts = make, recipe, torch.device(device), loss, 1
+        self.make, self.recipe, self.device, self.loss = make, recipe, torch.device(device), loss
+        self.parts, self.highest = 1, -1                   # parts of a batch; highest label of the data
         form = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.nets = [seeded(make, j).to(self.device, memory_format=form) for j in range(members)]
         self.runs = [torch.compile(o, mode=recipe.compile) if recipe.compile else o for o in self.nets]
@@ -206,7 +219,7 @@ class Trainer:
         def run(state, x): return functional_call(net, state, _arguments(x))
         return torch.compile(run) if self.recipe.compile else run
 
-# %% ../nbs/14_trainer.ipynb #a7bbeaff
+# %% ../nbs/14_trainer.ipynb #13539810
 @patch
 def reset(self:Trainer,
           seed:int,    # decides the weights of every network
@@ -217,7 +230,7 @@ def reset(self:Trainer,
         o.train()
     return self
 
-# %% ../nbs/14_trainer.ipynb #b98a807d
+# %% ../nbs/14_trainer.ipynb #8393f6a7
 @patch
 def average(self:Trainer,
             x,              # inputs of a batch
@@ -226,7 +239,7 @@ def average(self:Trainer,
     with self.autocast(): out = [_call(run, x) for run in self.runs]
     return torch.stack([o if o.dtype == torch.float64 else o.float() for o in out]).mean(0)
 
-# %% ../nbs/14_trainer.ipynb #30b73f97
+# %% ../nbs/14_trainer.ipynb #adc091bc
 @patch
 def logits(self:Trainer,
            data,           # `TensorData`, `ImageData`, or another with their methods
@@ -237,12 +250,12 @@ def logits(self:Trainer,
     inputs = data.to(self.device).inputs(self.recipe, part)
     with torch.no_grad(): return torch.cat([self.average(x).cpu() for x in inputs])
 
-# %% ../nbs/14_trainer.ipynb #4a1b6bce
+# %% ../nbs/14_trainer.ipynb #1bb1b5ee
 @patch
 def _backward(self:Trainer, x, y, g, T, weight, share):
     "Add the gradient of one part of the batch; its share of the loss."
     if self.recipe.bounded and len(self.nets) > 1: return self._backward_bounded(x, y, g, T, weight, share)
-    loss = share * self.loss(self.average(x), y, g, T, weight).mean()
+    loss = share * _lost(self.loss, self.average(x), y, g, T, weight, self.highest).mean()
     loss.backward()
     return loss.detach()
 
@@ -255,14 +268,14 @@ def _backward_bounded(self:Trainer, x, y, g, T, weight, share):
         z = self.average(x)
         for b, o in zip(buffers, before): b.copy_(o)       # batch norm sees the batch once, in the second pass
     z.requires_grad_()
-    loss = share * self.loss(z, y, g, T, weight).mean()
+    loss = share * _lost(self.loss, z, y, g, T, weight, self.highest).mean()
     dz, = torch.autograd.grad(loss, z)
     for run in self.runs:
         with self.autocast(): out = _call(run, x)
         out.backward((dz/len(self.nets)).to(out.dtype))
     return loss.detach()
 
-# %% ../nbs/14_trainer.ipynb #7f197f4d
+# %% ../nbs/14_trainer.ipynb #65f7e57f
 @patch
 def _step(self:Trainer, opt, x, y, g, T, weight):
     "One step of the optimiser; when memory runs out, in twice as many parts."
@@ -295,7 +308,7 @@ def _cuts(n, parts):
 
 def _piece(batch, cut): return [None if o is None else take(o, cut) for o in batch]
 
-# %% ../nbs/14_trainer.ipynb #852d4676
+# %% ../nbs/14_trainer.ipynb #d22cf7e8
 def optimizer(recipe:Recipe, # which one, and its settings
               params,        # parameters
               lr_scale:float=1., # factor on the learning rate
@@ -314,16 +327,42 @@ def optimizer(recipe:Recipe, # which one, and its settings
         for o in opt.param_groups: o['lr'] = lr_scale * r.rate(t)
     return opt, set_rate
 
-# %% ../nbs/14_trainer.ipynb #264db9f5
-def _check_progress(epoch, losses, first, last):
-    "Raise `FloatingPointError` if a training has diverged, or has learned nothing in the end."
-    loss = losses[-1]
-    if not loss <= 2*first:
-        raise FloatingPointError(f'diverged in epoch {epoch}: mean loss {loss:.3g}, first loss {first:.3g}')
-    if last and loss > first:
-        raise FloatingPointError(f'learned nothing: mean loss {loss:.3g} in the last epoch, first loss {first:.3g}')
+# %% ../nbs/14_trainer.ipynb #6ffee914
+def _nat(teacher, T, weight):
+    "A nat in the units of a student's loss; 0 without a teacher."
+    return 0. if teacher is None else 1-weight + weight*T**2
 
-# %% ../nbs/14_trainer.ipynb #bab7f361
+def _flat(o): return torch.as_tensor(o, dtype=torch.float64).cpu().reshape(-1)
+
+def _refuse(bad, what, loss, first):
+    "Raise `FloatingPointError` for the first network of which something bad is true."
+    if not bad.any(): return
+    i = bad.nonzero()[0].item()
+    who = f'network {i+1} of {len(bad)} ' if len(bad) > 1 else ''
+    raise FloatingPointError(f'{who}{what}: mean loss {loss[i]:.3g}, first loss {first[i]:.3g}')
+
+def _check_progress(epoch, loss, first, nat, last):
+    """Raise `FloatingPointError` for a network that diverged in an epoch, or learned nothing in all of them.
+
+    From the mean loss of the epoch and the first step's loss, one each a network. Refused are a loss that is not
+    finite or above 2·first + nat; and without a teacher (`nat` is 0) a last epoch above 1.1·first: the first loss is
+    one batch's, which varies. A student that stays where it began is not refused: it may have begun beside its teacher,
+    and its first loss says little."""
+    loss, first, nat = map(_flat, (loss, first, nat))
+    _refuse(~(loss <= 2*first + nat), f'diverged in epoch {epoch}', loss, first)
+    _refuse((loss > 1.1*first) & (nat == 0) & last, 'learned nothing', loss, first)
+
+# %% ../nbs/14_trainer.ipynb #9588ac2b
+class _Cached:
+    "A teacher whose logits were computed beforehand, by row."
+    def __init__(self, logits): self.logits = logits
+    def __call__(self, x, rows): return self.logits[rows]
+    def check(self, n):
+        "Raise `ValueError` unless it knows all n samples."
+        if len(self.logits) == n: return
+        raise ValueError(f'the teacher needs logits for each of the {n} samples; got {len(self.logits)}')
+
+# %% ../nbs/14_trainer.ipynb #ea08c225
 @patch
 def _epoch(self:Trainer, data, seed, epoch, opt, set_rate, teacher, T, weight):
     "Train an epoch: the loss of its first step and its mean loss; the device is asked once."
@@ -337,11 +376,23 @@ def _epoch(self:Trainer, data, seed, epoch, opt, set_rate, teacher, T, weight):
     return losses[0].item(), torch.stack(losses).mean().item()
 
 @patch
+def _lesson(self:Trainer, data, teacher, T, weight):
+    "Teacher, temperature and weight, the recipe's by default; `ValueError` for those that cannot teach these data."
+    T = self.recipe.temperature if T is None else T
+    weight = self.recipe.kd_weight if weight is None else weight
+    if isinstance(teacher, _Cached): teacher.check(len(data))
+    if self.loss is kd_loss:
+        check_number('T', T, 0, above=True)
+        check_number('weight', weight, 0, 1)
+    self.highest = _highest(data)
+    return teacher, T, weight
+
+@patch
 def _about(self:Trainer, seed, T, weight, lr_scale):
     "What decides a training, for its checkpoint."
     return dict(seed=seed, T=T, weight=weight, lr_scale=lr_scale, members=len(self.nets), recipe=asdict(self.recipe))
 
-# %% ../nbs/14_trainer.ipynb #819d38fb
+# %% ../nbs/14_trainer.ipynb #42edfe24
 @patch
 def fit(self:Trainer,
         data,           # `TensorData`, `ImageData`, or another with their methods
@@ -354,24 +405,25 @@ def fit(self:Trainer,
         tick=None,      # called after each epoch with its number and mean loss
        )->list:         # mean loss of each epoch
     "Train from a seed; raises `FloatingPointError` if it diverges."
-    T = self.recipe.temperature if T is None else T
-    weight = self.recipe.kd_weight if weight is None else weight
+    check_number('lr_scale', lr_scale, 0, above=True)
+    lesson = teacher, T, weight = self._lesson(data, teacher, T, weight)
     data, cuda = data.to(self.device), self.device.type == 'cuda'
     params = [p for o in self.reset(seed).nets for p in o.parameters() if p.requires_grad]
     opt, set_rate = optimizer(self.recipe, params, lr_scale, fused=cuda)
-    about, lesson = self._about(seed, T, weight, lr_scale), (teacher, T, weight)
+    about = self._about(seed, T, weight, lr_scale)
     history, first = self._resume(keep, about, opt)
     with torch.random.fork_rng([self.device] if cuda else []):
         for epoch in range(len(history), self.recipe.epochs):
             start, loss = self._epoch(data, seed, epoch, opt, set_rate, *lesson)
             first = start if first is None else first
             history.append(loss)
-            _check_progress(epoch, history, first, epoch == self.recipe.epochs-1)
+            last = epoch == self.recipe.epochs-1
+            _check_progress(epoch, loss, first, _nat(*lesson), last)
             if keep and keep.due(): keep.save(about, self._snapshot(opt, history, first))
             if tick: tick(epoch, loss)
     return history
 
-# %% ../nbs/14_trainer.ipynb #15c40c9a
+# %% ../nbs/14_trainer.ipynb #7672156a
 @patch
 def _snapshot(self:Trainer, opt, history, first):
     "Everything that the next epoch depends on, as named tensors."
@@ -397,13 +449,13 @@ def _over(state, prefix): return {prefix + k: torch.as_tensor(v) for k, v in sta
 
 def _under(arrays, prefix): return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
-# %% ../nbs/14_trainer.ipynb #65a3c254
+# %% ../nbs/14_trainer.ipynb #5ca7e939
 def cached_teacher(logits:torch.Tensor, # on the training data, (n, k)
                   ):                    # (inputs, rows) → logits
-    "A teacher whose logits were computed beforehand."
-    return lambda x, rows: logits[rows]
+    "A teacher whose logits were computed beforehand; raises `ValueError` for NaN."
+    return _Cached(check_tensor("the teacher's logits", logits, 'n', 'k'))
 
-# %% ../nbs/14_trainer.ipynb #8b3d3742
+# %% ../nbs/14_trainer.ipynb #7cb00c32
 def live_teacher(trainer:Trainer, # gives the network, the device, the precision
                  states:list,     # weights of the teacher's members, from `Trainer.state`
                 ):                # (inputs, rows) → logits
@@ -415,7 +467,7 @@ def live_teacher(trainer:Trainer, # gives the network, the device, the precision
             return torch.stack([run(o, x).float() for o in states]).mean(0)
     return teacher
 
-# %% ../nbs/14_trainer.ipynb #cab8ae23
+# %% ../nbs/14_trainer.ipynb #3f5f3455
 def stackable(net:nn.Module, # to be copied
              )->bool:        # False for BatchNorm, dropout, buffers and the like
     "Can copies of the network be trained side by side and be what they are alone?"
@@ -423,7 +475,15 @@ def stackable(net:nn.Module, # to be copied
     mixes = any(isinstance(m, alone) or getattr(m, 'dropout', 0) for m in net.modules())
     return not mixes and not list(net.buffers())
 
-# %% ../nbs/14_trainer.ipynb #0c6a940c
+# %% ../nbs/14_trainer.ipynb #91230eab
+def check_stackable(net:nn.Module, # to be copied
+                   ):
+    "Raise `ValueError` unless copies of the network can be trained side by side."
+    if stackable(net): return
+    raise ValueError(f'{type(net).__name__} cannot train side by side: BatchNorm, dropout or buffers belong to '
+                     'one network at a time; use GroupNorm or LayerNorm')
+
+# %% ../nbs/14_trainer.ipynb #889703bd
 class Stacked:
     "L copies of a small network, trained side by side."
     def __init__(self,
@@ -436,7 +496,9 @@ class Stacked:
 
     def reset(self, seeds):
         "Fresh weights, one network a seed: those of a `Trainer` with this seed."
+        if not len(seeds): raise ValueError('at least one seed is needed, one a network; got none')
         nets = [seeded(self.make, seed_of(s, 'weights', 0)).to(self.device).train() for s in seeds]
+        check_stackable(nets[0])
         self.base, (self.params, self.buffers) = copy.deepcopy(nets[0]).to('meta'), stack_module_state(nets)
         return self
 
@@ -450,7 +512,7 @@ class Stacked:
         each = zip(*self.params.values())
         return [_copied(dict(zip(self.params, o))) for o in each]
 
-# %% ../nbs/14_trainer.ipynb #aad7939b
+# %% ../nbs/14_trainer.ipynb #98a7165c
 @patch
 def logits(self:Stacked,
            data,           # `TensorData`, or another with its methods
@@ -460,7 +522,7 @@ def logits(self:Stacked,
     inputs = data.to(self.device).inputs(self.recipe, part)
     with torch.no_grad(): return torch.cat([self(x, each=False).cpu() for x in inputs], 1)
 
-# %% ../nbs/14_trainer.ipynb #7da6392b
+# %% ../nbs/14_trainer.ipynb #3309e4ff
 def _together(data, recipe, seeds, epoch, average):
     "Batches for all members: inputs (L, b, ...), labels (L, b), rows (L, b); the first one's order for an average."
     every = [data.epoch(recipe, s, epoch) for s in (seeds[:1] if average else seeds)]
@@ -483,17 +545,34 @@ def _lessons_of(teacher, rows):
     if teacher.ndim == 2: return teacher[rows]
     return torch.stack([t[r] for t, r in zip(teacher, rows)])
 
-def _column(value, device):
+def _column(name, value, L, device):
     "A number, or one a network, as a column (L, 1) or (1, 1)."
-    return torch.as_tensor(value, dtype=torch.float32, device=device).reshape(-1, 1)
+    column = torch.as_tensor(value, dtype=torch.float32, device=device).reshape(-1, 1)
+    if len(column) in (1, L): return column
+    raise ValueError(f'{name} must be a number, or one for each of the {L} networks; got {len(column)}')
 
-# %% ../nbs/14_trainer.ipynb #b6198e4b
-def _check_finite_loss(loss, epoch):
-    "Raise `FloatingPointError` if any network has diverged."
-    if torch.isfinite(loss).all(): return
-    raise FloatingPointError(f'diverged in epoch {epoch}: lower the learning rate')
+# %% ../nbs/14_trainer.ipynb #7380b252
+@patch
+def _lesson(self:Stacked, data, L, teacher, T, weight, average):
+    "Teacher, temperatures and weights, checked, on the device."
+    if average and teacher is not None: raise ValueError('an average is trained on labels: it takes no teacher')
+    T, weight = _column('T', T, L, self.device), _column('weight', weight, L, self.device)
+    if self.loss is kd_loss:
+        for o in T.flatten().tolist(): check_number('T', o, 0, above=True)
+        for o in weight.flatten().tolist(): check_number('weight', o, 0, 1)
+    if teacher is None: return None, T, weight
+    members = (L,) if getattr(teacher, 'ndim', 2) == 3 else ()
+    check_tensor("the teacher's logits", teacher, *members, len(data), 'k')
+    return teacher.to(self.device), T, weight
 
-# %% ../nbs/14_trainer.ipynb #9d4d6f39
+@patch
+def _batch_loss(self:Stacked, x, y, rows, teacher, T, weight, highest, average):
+    "Mean loss of each network over its batch, (L,); one of them for an average."
+    z, g = self(x), _lessons_of(teacher, rows)
+    if average: return _lost(self.loss, z.mean(0), y[0], None, 1., 0., highest).mean(-1, keepdim=True)
+    return _lost(self.loss, z, y, g, T, weight, highest).mean(-1)
+
+# %% ../nbs/14_trainer.ipynb #ce15b04f
 @patch
 def fit(self:Stacked,
         data,           # `TensorData`, or another with its methods
@@ -506,17 +585,18 @@ def fit(self:Stacked,
        )->'Stacked':    # itself
     "Train all, independent unless `average`; `FloatingPointError` if one diverges."
     data, r, seeds = data.to(self.device), self.recipe, list(seeds)
+    lesson = self._lesson(data, len(seeds), teacher, T, weight, average)
     params, lr_scale = self.reset(seeds).params.values(), r.average_lr if average else 1.
     opt, set_rate = optimizer(r, params, lr_scale, stacked=1)
-    T, weight = (_column(o, self.device) for o in (T, weight))
-    steps, done = max(1, len(data) // min(r.batch, len(data))) * r.epochs, 0
+    steps, highest = max(1, len(data) // min(r.batch, len(data))), _highest(data)
     for epoch in range(r.epochs):
+        losses = []
         for x, y, rows in _together(data, r, seeds, epoch, average):
-            set_rate(done/steps); opt.zero_grad(); done += 1
-            z, g = self(x), _lessons_of(teacher, rows)
-            if average: loss = self.loss(z.mean(0), y[0], None, 1., 0.)
-            else: loss = self.loss(z, y, g, T, weight)
-            loss.mean(-1).sum().backward(); opt.step()
-        _check_finite_loss(loss, epoch)
-        if tick: tick(epoch, loss.mean().item())
+            set_rate((epoch*steps + len(losses)) / (steps*r.epochs)); opt.zero_grad()
+            loss = self._batch_loss(x, y, rows, *lesson, highest, average)
+            loss.sum().backward(); opt.step()
+            losses.append(loss.detach())
+        mean, first = torch.stack(losses).mean(0), losses[0] if epoch == 0 else first
+        _check_progress(epoch, mean, first, _nat(*lesson), epoch == r.epochs-1)
+        if tick: tick(epoch, mean.mean().item())
     return self

@@ -71,7 +71,7 @@ def test_damaged_networks_are_trained_again(done, copy, capsys):
     assert ledger(copy) == ledger(done)
 
 @pytest.mark.parametrize('change, says', [
-    (dict(members=3), 'single was 2, now 3'), (dict(seed=1), 'seed was 0, now 1'), (dict(augment=True), 'recipe was')])
+    (dict(members=3), 'single was 2, now 3'), (dict(seed=1), 'seed was 0, now 1'), (dict(augment=True), 'recipe.augment was False, now True')])
 def test_a_folder_of_another_run_is_refused(done, change, says, capsys):
     with pytest.raises(SystemExit) as e: command(done, **change)
     line, = capsys.readouterr().err.strip().splitlines()

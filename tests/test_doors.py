@@ -16,6 +16,7 @@ column, far, wild = y[:,None], y+1, x*NAN             # (n, 1) targets; a label 
 w = model.init_weights(range(2), K, 2, 12, .1)
 F = model.predict(w, x)                               # (2, 9, 3)
 z, strength = F[0], model.view_strength(w)
+held, own = views.views_held(strength), strength.argmax(-1)
 def meta(o): return o.to('meta')
 
 DATA = [
@@ -30,13 +31,34 @@ DATA = [
     (lambda: data.view_weights(dist, 0, g()), 'the number of samples'),
     (lambda: data.toy(3, g(), P=2), 'up to 3 features'),
     (lambda: data.toy(3, g(), d=2), 'd must be'),
-    (lambda: data.toy(3, g(), sigma_p=-1.), 'sigma_p must be')]
+    (lambda: data.toy(3, g(), sigma_p=-1.), 'sigma_p must be'),
+    (lambda: data.toy(3, 0), 'generator must be a torch.Generator'),
+    (lambda: data.view_weights(dist, 3, 0), 'generator must be a torch.Generator'),
+    (lambda: data.MultiView(own=1.), 'low ≤ high'),
+    (lambda: dist.sample(3, g(), dtype=torch.int64), 'dtype must be of floating-point numbers'),
+    (lambda: data.render(some.weight, dist, g(), dtype=int), 'dtype must be of floating-point numbers'),
+    (lambda: data.render(some.weight*NAN, dist, g()), 'weights must hold finite numbers only; got NaN'),
+    (lambda: data.render(some.weight[:,:2], dist, g()), 'weights must be (n, 3, 2)'),
+    *((lambda C_p=o: data.place_features(x*0, some.weight, C_p, g()), 'C_p, patches a feature,') for o in (0, 9, 1.5)),
+    (lambda: data.place_features(x[...,:5], some.weight, 1, g()), 'd ≥ 6'),
+    (lambda: data.gaussian_patches(0, 8, 12, 1., g()), 'n must be'),
+    (lambda: data.gaussian_patches(3, 8, 12, 1., 0), 'generator must be')]
 
 MODEL = [
     (lambda: model.smoothed_relu(x, 1), 'whole number ≥ 2; got 1'),
     (lambda: model.smoothed_relu(x, 3, 0), 'must be a finite number > 0; got 0'),
     (lambda: model.init_weights([-1], K, 2, 12, .1), 'a seed must be'),
     (lambda: model.init_weights([], K, 2, 12, .1), 'at least one seed'),
+    (lambda: model.init_weights([2**63], K, 2, 12, .1), 'a seed must be'),
+    (lambda: model.init_weights([0], K, 2, 12, .1, dtype=torch.int64), 'dtype must be of floating-point numbers'),
+    *((lambda f=f, q=q, r=r: f(x, q, r), 'the smoothed ReLU') for q, r in [(1, 1.), (0, 1.), (4, -1.)]
+      for f in (model.relu_and_slope, model.smoothed_relu_grad)),
+    *((lambda f=f: f(w, x.double()), 'move one to the other') for f in (model.predict, model.patch_logits)),
+    *((lambda f=f: f(w[:0], x), 'at least one of each') for f in (model.predict, model.patch_logits)),
+    *((lambda f=f: f(meta(w), x), 'weights must be on a real device') for f in (model.predict, model.patch_logits)),
+    (lambda: model.patch_logits(w, wild), 'NaN'),
+    (lambda: model.patch_logits(w, x.tolist()), 'inputs must be a tensor'),
+    (lambda: model.n_block(0, 9), 'P must be'),
     (lambda: model.init_weights([0], K, 1.5, 12, .1), 'm must be a whole number'),
     (lambda: model.init_weights([0], K, 2, 12, -.1), 'sigma0 must be'),
     (lambda: model.patch_logits(w[0], x), 'weights must be (L, k, m, d)'),
@@ -45,11 +67,13 @@ MODEL = [
     (lambda: model.predict(w, x[:0]), 'n ≥ 1; got (0, 8, 12)'),
     (lambda: model.predict(w, wild), 'NaN'),
     (lambda: model.predict(meta(w), meta(x)), 'meta device'),
-    (lambda: model.PatchCNN(K, 2, 12, members=0), 'at least one seed'),
+    (lambda: model.PatchCNN(K, 2, 12, members=0), 'members must be'),
+    (lambda: model.PatchCNN(K, 2, 12, seed=.5), 'seed must be'),
     (lambda: model.PatchCNN(K, 2, 12, q=2.5), 'q, the degree'),
     (lambda: model.view_strength(w[...,:5]), '2k axes'),
     (lambda: model.view_strength(w*NAN), 'NaN'),
-    (lambda: model.view_strength(w, torch.ones(K, 2, 5)), 'features must be (3, 2, 12)')]
+    (lambda: model.view_strength(w, torch.ones(K, 2, 5)), 'features must be (3, 2, 12)'),
+    (lambda: model.view_strength(w, torch.ones(K, 2, 12).double()), 'move one to the other')]
 
 fit = partial(train.train, w, x, y, steps=2)
 TRAIN = [
@@ -60,14 +84,21 @@ TRAIN = [
     (lambda: train.train(w, x, far), 'from 0 to 2; got 1 to 3'),
     (lambda: train.train(w, x, y-1), 'from 0 to 2; got -1 to 1'),
     (lambda: train.train(w, x, y[:4]), 'labels must be (9); got (4,)'),
-    (lambda: train.train(w, wild, y), 'inputs holds NaN'),
-    (lambda: train.train(w/0, x, y), 'weights holds NaN or infinite'),
+    (lambda: train.train(w, wild, y), 'inputs must hold finite numbers only; got NaN'),
+    (lambda: train.train(w/0, x, y), 'weights must hold finite numbers only; got NaN'),
     (lambda: train.train(meta(w), x, y), 'meta device'),
     (lambda: train.train(w, x.double(), y), 'move one to the other'),
     (lambda: train.train(w[0], x, y), 'weights must be (L, k, m, d)'),
     (lambda: train.train(w, x[...,:5], y), 'inputs must be (n, P, 12)'),
     *((lambda lr=lr: fit(lr=lr), 'lr must be a finite number > 0') for lr in (0, -1., NAN, 'fast', None)),
     *((lambda steps=steps: fit(steps=steps), 'steps must be a whole number ≥ 1') for steps in (0, -5, 1.5, math.inf)),
+    (lambda: fit(steps=2.), 'steps must be a whole number ≥ 1; got 2.0'),
+    (lambda: fit(lr=1e308), 'lr must be a finite number > 0 and ≤ 3.4'),
+    (lambda: fit(lr=lambda w, grad: .1), 'the rule lr must return a tensor (2,), a learning rate a member; got float'),
+    (lambda: fit(lr=lambda w, grad: torch.ones(3)), 'a learning rate a member; got (3,)'),
+    (lambda: train.loss_and_grad(w, x, train.cross_entropy(y, K), q=1), 'the smoothed ReLU'),
+    (lambda: train.loss_and_grad(w, x, train.cross_entropy(y, K), varrho=-1.), 'the smoothed ReLU'),
+    (lambda: train.loss_and_grad(w, x.double(), train.cross_entropy(y, K)), 'move one to the other'),
     (lambda: fit(stop_loss=-1.), 'stop_loss must be'),
     (lambda: fit(log_every=0), 'log_every must be'),
     (lambda: fit(varrho=-1.), 'varrho, where'),
@@ -81,6 +112,10 @@ ENSEMBLE = [
     (lambda: ensemble.average_logits(F[:0]), 'at least one value'),
     (lambda: ensemble.average_logits([z, z]), 'must be a tensor (L, n, k); got list'),
     (lambda: ensemble.average_probs(meta(F)), 'meta device'),
+    *((lambda c=c: ensemble.average_logits(F, c), 'scale must be') for c in (NAN, 0, -1., None)),
+    *((lambda e=e: ensemble.mu_error(*e, .05), 'must be in [0, 1], a share') for e in [(NAN, 0.), (.5, NAN), (2., 0.)]),
+    *((lambda b=b: ensemble.reliability(z, y, b), 'bins must be') for b in (0, -1, 1.5)),
+    (lambda: ensemble.view_errors(w, dist, 0, 10), 'generator must be'),
     (lambda: ensemble.error_rate(z, column), 'labels must be (n); got (9, 1)'),
     (lambda: ensemble.error_rate(z, far), 'from 0 to 2; got 1 to 3'),
     (lambda: ensemble.error_rate(z, y[:3]), 'logits must be (..., 3, k)'),
@@ -101,7 +136,12 @@ DISTILL = [
     (lambda: distill.kd_loss(z, y, z[:,:2]), 'the teacher needs logits for each sample and class'),
     (lambda: distill.kd_loss(z, y, z[:4]), 'the teacher needs'),
     (lambda: distill.kd_loss(z, y, F), 'the teacher needs'),
-    *((lambda T=T: kd(T=T), 'T must be > 0') for T in (0, -4., NAN)),
+    (lambda: distill.kd_loss(z, y, z[0]), 'sample and class, (9, 3); got (3,)'),
+    *((lambda o=o: distill.kd_loss(z, o, z), 'labels must be') for o in (y-100, far)),
+    (lambda: distill.kd_loss(z*NAN, y, z), "the student's logits must hold finite numbers only"),
+    (lambda: distill.kd_loss(z, y, z*NAN), "the teacher's logits must hold finite numbers only"),
+    (lambda: kd(T=torch.ones(4)), 'T must be a number or like (9,)'),
+    *((lambda T=T: kd(T=T), 'T must be > 0') for T in (0, -4., NAN, math.inf)),
     *((lambda o=o: kd(weight=o), 'weight must be in [0, 1]') for o in (-.1, 2, NAN)),
     (lambda: distill.thresholded_softmax(z, 0), 'tau must be a finite number > 0'),
     (lambda: distill.threshold_step(y, z, tau=-.1), 'tau must be'),
@@ -111,8 +151,23 @@ DISTILL = [
     (lambda: distill.threshold_step(y, z[:4]), "the teacher's logits must be (9, k); got (4, 3)"),
     (lambda: distill.window_step(y, z*NAN), 'NaN'),
     (lambda: distill.window_step(y, z, theta=1.), 'theta, below 1'),
-    (lambda: distill.kl_step(y, z[:4]), "the teacher's logits must be"),
-    (lambda: distill.distill(w, x, y, z[:,:2]), 'from 0 to 1; got 0 to 2'),
+    *((lambda f=f, bad=bad: f(y, bad), "the teacher's logits must be") for bad in (z[:4], z[0], z.tolist())
+      for f in (distill.kl_step, distill.threshold_step, distill.window_step)),
+    (lambda: distill.kl_step(y, z, T=0), 'T must be'),
+    *((lambda o=o: distill.kl_step(y, z, weight=o), 'weight must be') for o in (2, -1., NAN)),
+    (lambda: distill.window_step(y, z, weight=NAN), 'weight must be'),
+    (lambda: distill.Step(tau=0), 'tau must be'),
+    (lambda: distill.Step(theta=1.), 'theta, below 1'),
+    (lambda: fit(objective=distill.kl_step(y, F.repeat(2, 1, 1))), 'for 4 students and 3 classes; got 2 and 3'),
+    *((lambda o=o: distill.distill(w, x, y, o), "the teacher's logits must be")
+      for o in (z[:,:2], z[:4], F[:1], F.repeat(2, 1, 1))),
+    (lambda: distill.distill(w, x.double(), y, z), 'move one to the other'),
+    (lambda: distill.teacher_logits('ensemble', F, y, held[:1], own), 'logits of the members must be (1, 9, 3)'),
+    *((lambda E=E: distill.chosen_members('ensemble', held, own, E), 'E, members that teach,') for E in (0, 3, .5)),
+    (lambda: distill.chosen_members('other', held[:1], own), 'the number of students'),
+    (lambda: distill.chosen_members('own_view', held, own+1), "the students' own views must be"),
+    (lambda: distill.lamp(distill.Step(), F, F[:,:4], y), "the students' logits must be (2, 9, 3)"),
+    (lambda: distill.dark_knowledge(z[:4], some), 'targets must be (9, 3)'),
     (lambda: distill.distill(w, x, y, z, scale=0), 'scale must be'),
     (lambda: distill.distill(w, x, y, z, steps=0), 'steps must be'),
     (lambda: distill.distill(w, x, y, meta(z)), 'meta device'),
@@ -120,6 +175,12 @@ DISTILL = [
 
 SELF_DISTILL = [
     (lambda: self_distill.teachers_of('born_again', 0, 2), 'expected one of single, average, kd, self_kd'),
+    *((lambda i=i: self_distill.teachers_of('self_kd', i, 3), 'the student must be') for i in (-1, 3, 7, .5)),
+    (lambda: self_distill.teachers_of('kd', 0, 0), 'the number of members must be'),
+    (lambda: self_distill.teachers_of('kd', -1, 2), 'the student must be'),
+    *((lambda o=o: self_distill.five_columns(lambda column, teacher: dict(train=F), {o: len}), 'a name of its own')
+      for o in self_distill.COLUMNS),
+    (lambda: self_distill.five_columns(lambda column, teacher: dict(test=F)), "fit must return 'train'"),
     (lambda: self_distill.lessons('self_kd', F[:1]), 'needs a second, independently trained network'),
     (lambda: self_distill.lessons('kd', z), 'logits of the members must be (L, n, k)'),
     (lambda: self_distill.self_distill(w[:1], x, y), 'needs a second'),
@@ -145,13 +206,17 @@ RUNS = [
     (lambda: runs.write_json(OUT/'a.json', dict(a=NAN)), 'not JSON compliant'),
     (lambda: runs.save_arrays(OUT/'a', dict(a=NAN), dict(x=x)), 'not JSON compliant'),
     (lambda: runs.check_same_run(dict(a=1, b=2), dict(a=2, b=2), OUT), 'a was 1, now 2'),
+    (lambda: runs.check_same_run(dict(a=dict(b=1, c=2)), dict(a=dict(b=1, c=3)), OUT), '(a.c was 2, now 3)'),
     (lambda: runs.check_same_run([], dict(a=2), OUT), 'is damaged'),
+    *((lambda o=o: runs.Unit(o, dict), 'a name that a file can have') for o in ('../../x', 'a/b', '', '.a', None)),
+    (lambda: runs.checksum(x, meta(x)), 'tensor 1 of a checksum must be'),
+    (lambda: runs.checksum([1.]), 'got list'),
+    (lambda: runs.save_arrays(OUT/'a', {}, dict(x=meta(x))), 'x must be a tensor with values'),
     (lambda: core.seed_of(-1), 'a seed must be a whole number ≥ 0'),
     (lambda: core.generator(1.5), 'a seed must be')]
 
 arm, arm3 = theory.Arm('kd', networks=1), theory.Arm('s', 'other', start='single', networks=3)
 preset = partial(theory.Preset, dist, 9, (arm,), members=2)
-held, own = views.views_held(strength), strength.argmax(-1)
 THEORY = [
     (lambda: theory.Arm('a', 'oracle'), 'unknown teacher'),
     (lambda: theory.Arm('a', start='warm'), 'expected one of fresh, single'),
@@ -172,7 +237,7 @@ NTK = [
     (lambda: ntk.linearize(net, params='head'), "params='head' picks none"),
     (lambda: ntk.linearize(nn.Linear(3, 2).half()), 'float32 or float64 parameters'),
     (lambda: ntk.linearize(nn.Linear(3, 2, device='meta')), 'meta device'),
-    (lambda: ntk.tangent_features(net, flat*NAN), 'x holds NaN'),
+    (lambda: ntk.tangent_features(net, flat*NAN), 'x must hold finite numbers only; got NaN'),
     (lambda: ntk.tangent_features(net, flat.double()), 'move one to the other'),
     (lambda: ntk.tangent_features(net, flat[:0]), 'at least one value'),
     (lambda: ntk.tangent_features(net, flat, max_mib=0), 'max_mib must be'),
@@ -190,7 +255,9 @@ NTK = [
     (lambda: ntk.kernel_alignment(square, y*0), 'constant')]
 
 recipe = trainer.Recipe(epochs=2, batch=3)
+wild_recipe = trainer.Recipe(epochs=2, batch=3, lr=1e5, optimizer='adam')
 def linear(): return nn.Linear(96, K)
+def few(): return nn.Linear(96, 2)
 known = trainer.TensorData(flat, y)
 def fit_one(seed, recipe=recipe, **kw): return trainer.Trainer(linear, recipe).fit(known, seed, **kw)
 def taught(teacher, **kw): return fit_one(0, teacher=trainer.cached_teacher(teacher), **kw)
@@ -204,8 +271,11 @@ TRAINER = [
     (lambda: trainer.TensorData(flat, column), 'labels must be (n); got (9, 1)'),
     (lambda: trainer.TensorData(flat, y-1), 'from 0 to'),
     (lambda: trainer.TensorData(flat, y > 0), 'whole numbers'),
-    (lambda: trainer.TensorData(flat, y*NAN), 'targets hold NaN'),
-    (lambda: trainer.TensorData(flat*NAN, y), "the inputs 'train' hold NaN"),
+    (lambda: trainer.TensorData(flat, y*NAN), 'targets must hold finite numbers only; got NaN'),
+    (lambda: trainer.TensorData(flat*NAN, y), "the inputs 'train' must hold finite numbers only; got NaN"),
+    (lambda: trainer.TensorData(meta(flat), y), "the inputs 'train' must be on a real device"),
+    (lambda: trainer.TensorData(flat.tolist(), y), 'got float'),
+    (lambda: trainer.TensorData(flat, y, train=flat), 'give it once'),
     (lambda: trainer.TensorData(flat, y, test=flat[:0]), "the inputs 'test' must hold one number of samples"),
     (lambda: trainer.TensorData((flat, flat[:3]), y), 'got [3, 9]'),
     (lambda: trainer.TensorData(flat, meta(y)), 'meta device'),
@@ -213,13 +283,32 @@ TRAINER = [
     (lambda: fit_one(-1), 'a seed must be'),
     (lambda: fit_one(0, trainer.Recipe(epochs=2, batch=3, lr=1e6)), 'diverged in epoch'),
     (lambda: taught(z[:,:2]), 'the teacher needs logits'),
-    (lambda: taught(z*NAN), 'diverged in epoch 0: mean loss nan'),
-    (lambda: taught(z, T=0), 'T must be > 0'),
-    (lambda: taught(z, weight=2), 'weight must be in [0, 1]'),
+    (lambda: taught(z[:4]), 'logits for each of the 9 samples; got 4'),
+    (lambda: taught(z*NAN), "the teacher's logits must hold finite numbers only; got NaN"),
+    (lambda: fit_one(0, teacher=lambda x, rows: z[rows]*NAN), 'diverged in epoch 0: mean loss nan'),
+    (lambda: taught(z, T=0), 'T must be a finite number > 0'),
+    (lambda: taught(z, weight=2), 'weight must be a finite number ≥ 0 and ≤ 1'),
+    *((lambda o=o: fit_one(0, lr_scale=o), 'lr_scale must be') for o in (-1, 0, NAN)),
+    (lambda: trainer.Trainer(few, recipe).fit(known, 0), 'labels must be from 0 to 1'),
+    (lambda: trainer.Trainer(few, recipe, members=2).fit(known, 0), 'labels must be from 0 to 1'),
+    (lambda: trainer.Trainer(linear, recipe).fit(trainer.TensorData(flat, y/1), 0), 'a loss of their own'),
+    (lambda: trainer.Trainer(linear, recipe).logits(known, 'tset'), 'expected one of train'),
+    (lambda: trainer.Stacked(few, recipe).fit(known, [0]), 'labels must be from 0 to 1'),
+    (lambda: trainer.Stacked(few, recipe).fit(known, [0, 1], average=True), 'labels must be from 0 to 1'),
+    *((lambda o=o: trainer.Stacked(lambda: nn.Sequential(linear(), o), recipe).fit(known, [0]), 'use GroupNorm')
+      for o in (nn.BatchNorm1d(K), nn.Dropout())),
+    (lambda: trainer.Stacked(linear, wild_recipe).fit(known, [0, 1]), 'network 1 of 2 diverged in epoch'),
+    (lambda: trainer.Stacked(linear, wild_recipe).fit(known, [0, 1], average=True), 'diverged in epoch'),
     (lambda: side_by_side([-1]), 'a seed must be'),
-    (lambda: side_by_side([0, 1, 2], F), 'the teacher needs logits'),
-    (lambda: side_by_side([0], z, T=0), 'T must be > 0'),
-    (lambda: side_by_side([0], z, weight=-1), 'weight must be in [0, 1]')]
+    (lambda: side_by_side([]), 'at least one seed'),
+    (lambda: side_by_side([0], z, average=True), 'takes no teacher'),
+    (lambda: side_by_side([0], F), "the teacher's logits must be (1, 9, k)"),
+    (lambda: side_by_side([0, 1, 2], F), "the teacher's logits must be (3, 9, k)"),
+    (lambda: side_by_side([0, 1], F[...,:2]), 'the teacher needs logits'),
+    (lambda: side_by_side([0, 1], z*NAN), 'NaN'),
+    (lambda: side_by_side([0, 1], z, T=[1., 2., 3.]), 'T must be a number, or one for each of the 2 networks'),
+    (lambda: side_by_side([0], z, T=0), 'T must be a finite number > 0'),
+    (lambda: side_by_side([0], z, weight=-1), 'weight must be a finite number ≥ 0 and ≤ 1')]
 
 repeat = partial(study.study_repeat, linear, flat, y, 0, (3, 3), members=2, students=1, recipe=recipe)
 def begin(make): return study.study(make, flat, y, OUT, 'a', [0])
@@ -227,6 +316,14 @@ STUDY = [
     (lambda: study.split(y, 0, (0, 3)), 'a part of the split must be'),
     (lambda: study.split(y, 0, (6, 3)), 'must leave test samples among 9'),
     (lambda: study.split(column, 0, (3, 3)), 'labels must be (n)'),
+    *((lambda o=o: study.split(y, 0, o), 'sizes must be two') for o in [(3,), (2, 2, 2), ()]),
+    (lambda: study.split(y, -1, (3, 3)), 'the seed of the split'),
+    (lambda: study.shifts(x[:,None], y[:4]), 'labels must be (9)'),
+    (lambda: study.shifts(x[0], y), 'images must be (n, c, h, w)'),
+    *((lambda o=o: study.small_cnn(**o), 'must be a whole number ≥ 1') for o in (dict(width=0), dict(classes=-1))),
+    (lambda: study.study_repeat(linear, flat[:4], y, 0, (3, 3)), 'labels must be (4)'),
+    (lambda: study.study(linear, flat, y, OUT, 'a', []), 'at least one seed'),
+    (lambda: study.study(linear, flat, y, OUT, 'a', [0], device='tpu'), 'expected one of auto, cpu'),
     (lambda: study.choose(torch.zeros(2, 1, 9, K)*NAN, y), 'NaN'),
     (lambda: study.choose(torch.zeros(2, 1, 4, K), y), 'logits must be'),
     (lambda: repeat(members=1), 'members must be a whole number ≥ 2'),
@@ -269,7 +366,7 @@ def test_bad_input_is_a_sentence_that_says_what_was_expected(call, says):
 BAD_THEORY = [dict(seed=-1), dict(seed=2**40), dict(preset='foo'), dict(preset='quick', device='tpu'),
               dict(preset='quick', out='/dev/null/x')]
 BAD_STUDY = [dict(members=2000), dict(members=1), dict(students=11), dict(lr=1e20), dict(lr=-1.), dict(lr=NAN),
-             dict(width=10**6), dict(epochs=0), dict(seeds=0), dict(seed=-1), dict(train=0), dict(valid=1790),
+             dict(width=10**6), dict(width=10**4), dict(width=500, members=1000), dict(epochs=0), dict(seeds=0), dict(seed=-1), dict(train=0), dict(valid=1790),
              dict(data='mnist'), dict(device='gpu'), dict(out='/dev/null/x')]
 BAD_CIFAR = [dict(net='11-1'), dict(net='10-0'), dict(net='wide'), dict(preset='foo'), dict(data='mnist'),
              dict(members=0), dict(members=1), dict(members=2000), dict(epochs=0), dict(seed=-1), dict(device='tpu')]

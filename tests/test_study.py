@@ -55,10 +55,15 @@ def test_a_damaged_repeat_is_computed_again(done, capsys):
     assert 'is damaged' in capsys.readouterr().out and ledger(done) == before
 
 @pytest.mark.parametrize('change, says', [
-    (dict(epochs=2), 'recipe was'), (dict(width=3), 'width=2'), (dict(students=2), 'students was 1, now 2')])
+    (dict(epochs=2), 'recipe.epochs was 1, now 2'), (dict(width=3), 'width=2'), (dict(students=2), 'students was 1, now 2')])
 def test_a_folder_of_another_run_is_refused(done, change, says, capsys):
     line = refused(capsys, done, **change)
     assert 'other settings' in line and says in line
+
+def test_a_study_of_diverged_networks_is_no_study(tmp_path, capsys):
+    with pytest.raises(SystemExit) as e: command(tmp_path/'wild', lr=1e5)
+    *bar, line = capsys.readouterr().err.strip().splitlines()
+    assert e.value.code == 2 and line.startswith('ekd_study: network 1 of 2 diverged in epoch 0')
 
 def test_missing_sklearn_says_what_to_install(tmp_path, monkeypatch, capsys):
     for name in ('sklearn', 'sklearn.datasets'): monkeypatch.setitem(sys.modules, name, None)
