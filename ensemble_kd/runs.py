@@ -7,8 +7,8 @@ __all__ = ['writable_dir', 'replacing', 'write_json', 'read_json', 'checksum', '
            'Checkpoint', 'Unit', 'versions', 'Run', 'check_device', 'device_name', 'commit', 'provenance',
            'out_of_memory', 'one_line_errors']
 
-# %% ../nbs/10_runs.ipynb #0ac4f5a5
-import functools, json, os, platform, subprocess, sys, tempfile, time
+# %% ../nbs/10_runs.ipynb #c4eaa84f
+import functools, json, os, platform, re, subprocess, sys, tempfile, time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -19,7 +19,7 @@ import torch
 from fastcore.basics import patch
 from tqdm import tqdm
 
-# %% ../nbs/10_runs.ipynb #088c7ebb
+# %% ../nbs/10_runs.ipynb #aa0d198f
 def writable_dir(path, # folder to create, or to check
                 )->Path: # the folder, which exists and can be written
     "Create `path` if need be and make sure that files can be written there; a one-line `OSError` if not."
@@ -32,7 +32,7 @@ def writable_dir(path, # folder to create, or to check
                       'expected a folder that can be created and written to') from None
     return path
 
-# %% ../nbs/10_runs.ipynb #1a718bae
+# %% ../nbs/10_runs.ipynb #14a08f38
 @contextmanager
 def replacing(path, # file to write
               advice='make room and run the same command again', # what to do if that fails, for the message
@@ -48,17 +48,22 @@ def replacing(path, # file to write
     except OSError as e: raise OSError(f'cannot write {str(path)!r} ({e.strerror or e}): {advice}') from None
     finally: tmp.unlink(missing_ok=True)
 
-# %% ../nbs/10_runs.ipynb #9b398b65
+# %% ../nbs/10_runs.ipynb #74b5b11e
+def _one_line(numbers):
+    "A list of numbers, a line each, on one line."
+    return '[' + ' '.join(numbers[1].split()) + ']'
+
 def write_json(path, # file to write; its folder is created
                obj,  # plain dicts, lists, strings, finite numbers, None
               )->Path: # the file
     "Write strict JSON whole or not at all: NaN and infinities, which are not JSON, are a `ValueError`."
-    text = json.dumps(obj, indent=1, ensure_ascii=False, allow_nan=False) + '\n'
+    text = json.dumps(obj, indent=1, ensure_ascii=False, allow_nan=False)
+    text = re.sub(r'\[\n([^\[\]{}"]*)\]', _one_line, text) + '\n'
     path = writable_dir(Path(path).parent)/Path(path).name
     with replacing(path) as f: f.write(text.encode())
     return path
 
-# %% ../nbs/10_runs.ipynb #d068ee3f
+# %% ../nbs/10_runs.ipynb #25e732af
 def read_json(path,      # file written by `write_json`
               kind=dict, # what it must hold
              )->object:  # what it holds
@@ -70,7 +75,7 @@ def read_json(path,      # file written by `write_json`
     if isinstance(found, kind): return found
     raise ValueError(f'{str(path)!r} is damaged (it holds a {type(found).__name__}): delete it to start afresh')
 
-# %% ../nbs/10_runs.ipynb #e7866735
+# %% ../nbs/10_runs.ipynb #640a1e1c
 def _check_real(name, a):
     "Raise `ValueError` unless it is a tensor that holds values."
     if torch.is_tensor(a) and not a.is_meta: return
@@ -91,7 +96,7 @@ def checksum(*tensors)->str: # 16 hexadecimal digits
     for i, o in enumerate(tensors): _check_real(f'tensor {i} of a checksum', o)
     return _checksum('', {f'{i:04}': o for i, o in enumerate(tensors)})[:16]
 
-# %% ../nbs/10_runs.ipynb #43f050e7
+# %% ../nbs/10_runs.ipynb #cab66b82
 def save_arrays(path,   # file to write
                 about,  # what it holds, anything JSON can hold
                 arrays, # name → tensor
@@ -104,7 +109,7 @@ def save_arrays(path,   # file to write
     data = save(arrays, dict(about=about, checksum=_checksum(about, arrays)))
     with replacing(path) as f: f.write(data)
 
-# %% ../nbs/10_runs.ipynb #05e2ecfc
+# %% ../nbs/10_runs.ipynb #d1f718c5
 def _parts(o):
     "The parts of a setting, name → value; None if it has none with names."
     if isinstance(o, dict): return o
@@ -131,7 +136,7 @@ def _listed(differences, most=4):
     if len(differences) > most: lines.append(f'and {len(differences)-most} more')
     return '; '.join(lines)
 
-# %% ../nbs/10_runs.ipynb #3584216a
+# %% ../nbs/10_runs.ipynb #f5def56d
 def check_same_run(saved:dict, # description found in a file or folder
                    about:dict, # description of the run at hand, anything JSON can hold
                    where,      # the file or folder, for the message
@@ -144,7 +149,7 @@ def check_same_run(saved:dict, # description found in a file or folder
     raise ValueError(f'{str(where)!r} holds a run with other settings ({_listed(_differences(saved, about))}): '
                      'choose another folder (--out), or delete this one')
 
-# %% ../nbs/10_runs.ipynb #0d30f037
+# %% ../nbs/10_runs.ipynb #d64d4cd1
 def _read_arrays(path):
     "Description and arrays of a file, checked."
     from safetensors.torch import load
@@ -168,7 +173,7 @@ def load_arrays(path,       # file to read
     check_same_run(saved, about, path)
     return arrays
 
-# %% ../nbs/10_runs.ipynb #079f490b
+# %% ../nbs/10_runs.ipynb #c81e1a47
 class Checkpoint:
     "A file that a training saves its state to and resumes from."
     def __init__(self,
@@ -194,14 +199,14 @@ class Checkpoint:
 
     def due(self): return time.monotonic()-self.saved_at > self.every
 
-# %% ../nbs/10_runs.ipynb #8db820a3
+# %% ../nbs/10_runs.ipynb #33401896
 def _check_name(name):
     "Raise `ValueError` unless a name can be that of a file in the run's folder."
     if isinstance(name, str) and name and name[0] != '.' and not {*name} & {*'/\\:*?[]\0\n'}: return name
     raise ValueError('a unit needs a name that a file can have, no path, no dot in front, '
                      f'none of \\ / : * ? [ ]; got {name!r}')
 
-# %% ../nbs/10_runs.ipynb #4bffbb93
+# %% ../nbs/10_runs.ipynb #d5597418
 @dataclass(frozen=True)
 class Unit:
     "One piece of a run."
@@ -210,7 +215,7 @@ class Unit:
     needs:tuple=() # names of units that must be there before
     def __post_init__(self): _check_name(self.name)
 
-# %% ../nbs/10_runs.ipynb #f5f4f2fc
+# %% ../nbs/10_runs.ipynb #620dfea5
 def versions()->dict: # name → version, None where it is missing
     "What computes: this package and what its numbers depend on."
     def one(name):
@@ -218,7 +223,7 @@ def versions()->dict: # name → version, None where it is missing
         except ImportError: return None
     return {name: (v := one(name)) and str(v) for name in ('ensemble_kd', 'torch', 'numpy')}
 
-# %% ../nbs/10_runs.ipynb #5d50faaa
+# %% ../nbs/10_runs.ipynb #0b7f517c
 class Run:
     "A folder of units, each computed once by whoever claims it."
     def __init__(self,
@@ -240,7 +245,7 @@ class Run:
         "Show what is being done, if there is a bar to show it on."
         if self.bar is not None: self.bar.set_postfix_str(text)
 
-# %% ../nbs/10_runs.ipynb #8b17abf4
+# %% ../nbs/10_runs.ipynb #af3887c8
 @patch
 def checkpoint(self:Run,
                name,     # of a unit
@@ -249,7 +254,7 @@ def checkpoint(self:Run,
     "Where an unfinished unit keeps its state."
     return Checkpoint(self.out/'unfinished'/f'{_check_name(name)}.safetensors', tell=self.tell, **kwargs)
 
-# %% ../nbs/10_runs.ipynb #256935fd
+# %% ../nbs/10_runs.ipynb #ede72e27
 def _split(result):
     "The tensors of a result, and its plain values."
     arrays = {k: v for k, v in result.items() if torch.is_tensor(v)}
@@ -266,7 +271,7 @@ def save(self:Run,
     save_arrays(self.file(name), dict(unit=name, run=self.id, values=values), arrays)
     for o in (self.out/'unfinished').glob(f'{name}.*'): o.unlink(missing_ok=True)
 
-# %% ../nbs/10_runs.ipynb #9fe690ab
+# %% ../nbs/10_runs.ipynb #5c96ba8a
 @patch
 def load(self:Run,
          name, # of a unit
@@ -284,7 +289,7 @@ def _remove(self:Run, name, why):
     self.tell(f'{why}: it is computed again')
     self.file(name).unlink(missing_ok=True)
 
-# %% ../nbs/10_runs.ipynb #9ef91a33
+# %% ../nbs/10_runs.ipynb #30f84f37
 @patch
 @contextmanager
 def claim(self:Run,
@@ -299,7 +304,7 @@ def claim(self:Run,
         try: yield True
         finally: lock.release()
 
-# %% ../nbs/10_runs.ipynb #2caecce4
+# %% ../nbs/10_runs.ipynb #22f1efb8
 @patch
 def _check_plan(self:Run, units):
     "Raise `ValueError` unless units have names of their own, and each one's needs can be met."
@@ -316,7 +321,7 @@ def _check_plan(self:Run, units):
     lacking = ', '.join(n for n in first.needs if n not in there)
     raise ValueError(f'{first.name} waits for what no unit can make before it: {lacking}')
 
-# %% ../nbs/10_runs.ipynb #a56a3402
+# %% ../nbs/10_runs.ipynb #c4de9a20
 @patch
 def work(self:Run,
          units,          # list of `Unit`
@@ -347,7 +352,7 @@ def _try(self:Run, unit):
         self.save(unit.name, result | dict(wall_s=round(time.perf_counter()-start, 2)))
         return True
 
-# %% ../nbs/10_runs.ipynb #0ddcf97a
+# %% ../nbs/10_runs.ipynb #951cffb5
 def check_device(name:str='auto', # 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'
                 )->torch.device:  # a device that is there
     "The torch device called `name`; a one-line `ValueError` that lists what is there if it is not."
@@ -361,7 +366,7 @@ def check_device(name:str='auto', # 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'
     if name != 'cuda': return torch.device(name)
     return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)) % n)
 
-# %% ../nbs/10_runs.ipynb #ca7e246f
+# %% ../nbs/10_runs.ipynb #08d8d0de
 def _cpu_name():
     "The processor in words, as far as the system tells."
     try: return next(l.split(':', 1)[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name'))
@@ -375,7 +380,7 @@ def device_name(device='cpu', # torch device or its name
     n = torch.get_num_threads()
     return f'{_cpu_name()}, {n} thread{"s" * (n > 1)}' if device.type == 'cpu' else device.type
 
-# %% ../nbs/10_runs.ipynb #b5a9cb2c
+# %% ../nbs/10_runs.ipynb #fc18f060
 def _git(folder, *args):
     "What git prints, whatever repository the environment points at."
     env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')}
@@ -394,7 +399,7 @@ def commit(here=None, # the package's folder; by default the one this module lie
         return _git(top, 'rev-parse', 'HEAD') + '-dirty'*bool(_git(top, 'status', '--porcelain', '--', 'ensemble_kd'))
     except (OSError, subprocess.CalledProcessError, UnicodeError): return None
 
-# %% ../nbs/10_runs.ipynb #90349ab6
+# %% ../nbs/10_runs.ipynb #b9e86eea
 def _peak_mem_mib(device):
     "Peak memory in MiB: the device's own on CUDA, else the process's; None where the system does not tell."
     if device.type == 'cuda': return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
@@ -414,7 +419,7 @@ def provenance(config:dict,  # every setting that decides the result
                 wall_s=None if wall_s is None else round(float(wall_s), 1), peak_mem_mib=_peak_mem_mib(device),
                 date=datetime.now(timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ'))
 
-# %% ../nbs/10_runs.ipynb #e3b5eb92
+# %% ../nbs/10_runs.ipynb #051756c6
 @patch
 def finish(self:Run,
            name:str,    # of the two files
@@ -430,7 +435,7 @@ def finish(self:Run,
         plt.close(figure)
     return ledger
 
-# %% ../nbs/10_runs.ipynb #ae9a2dcc
+# %% ../nbs/10_runs.ipynb #220db544
 def out_of_memory(e:BaseException, # what was raised
                  )->bool:          # of the GPU or of the CPU
     "Is it a lack of memory?"
@@ -438,7 +443,7 @@ def out_of_memory(e:BaseException, # what was raised
     lacking = isinstance(e, RuntimeError) and any(o in str(e) for o in texts)
     return lacking or isinstance(e, (MemoryError, torch.cuda.OutOfMemoryError))
 
-# %% ../nbs/10_runs.ipynb #8423cd68
+# %% ../nbs/10_runs.ipynb #8663e384
 def one_line_errors(func): # the function of a command, directly beneath `@call_parse`
     "Turn bad input into `command: message` and exit status 2, Ctrl-C into a hint and 130."
     def message(e):
