@@ -6,7 +6,7 @@
 __all__ = ['REGIME_PRESETS', 'REGIMES', 'drift_point', 'linear_columns', 'network_columns', 'responses', 'multiview_point',
            'movement', 'regime_claims', 'RegimePreset', 'plot_regimes', 'run_regimes', 'columns_table', 'ekd_ntk']
 
-# %% ../nbs/17_regimes.ipynb #dd8ef91c
+# %% ../nbs/17_regimes.ipynb #1da42b16
 import warnings
 from dataclasses import asdict, dataclass, replace
 import torch
@@ -29,7 +29,7 @@ from .study import GRID, choose, digits, small_cnn, split, study_repeat
 from .train import GrowthLR, cross_entropy, train
 from .trainer import Recipe, Stacked, TensorData
 
-# %% ../nbs/17_regimes.ipynb #5697f6f2
+# %% ../nbs/17_regimes.ipynb #716c0ab0
 class _Scaled(nn.Module):
     "A linear layer with N(0, 1) weights, divided by the root of its inputs (NTK scaling)."
     def __init__(self, i, o, gain=1.):
@@ -47,14 +47,14 @@ def wide_net(d:int,      # inputs
     def make(): return nn.Sequential(nn.Flatten(), _Scaled(d, width, 2**.5), nn.ReLU(), _Scaled(width, k))
     return seeded(make, seed)
 
-# %% ../nbs/17_regimes.ipynb #c45cf45f
+# %% ../nbs/17_regimes.ipynb #4d070b93
 def drift_point(x:torch.Tensor,  # inputs, (n, ...)
                 y:torch.Tensor,  # labels, (n,)
                 width:int,       # hidden units
                 seed:int,        # of the weights
                 steps:int=200,   # steps of gradient descent
                 lr:float=.5,     # learning rate, in units of the largest safe one
-               )->dict:          # 'drift' of the kernel; 'error' of prediction; 'loss' left
+               )->dict:          # 'drift' of the kernel; 'error' of prediction; 'loss'
     "Real training of a wide network against what its first kernel predicts."
     target = nnf.one_hot(y).to(x.dtype)
     net = wide_net(x[0].numel(), target.shape[1], width, seed).to(x)
@@ -71,28 +71,31 @@ def drift_point(x:torch.Tensor,  # inputs, (n, ...)
     return dict(width=width, seed=seed, drift=kernel_drift(K0, empirical_ntk(net, x)),
                 error=error, loss=left**2)
 
-# %% ../nbs/17_regimes.ipynb #cca75f42
+# %% ../nbs/17_regimes.ipynb #7b3115b5
 def slope(points:list, # of `drift_point`, several widths
           key:str,     # 'drift' or 'error'
          )->float:     # exponent a of key ∝ width^a
     "Least-squares slope on doubly logarithmic axes."
-    a, b = (torch.tensor([float(o[n]) for o in points], dtype=torch.float64).log() for n in ('width', key))
+    def logs(name): return torch.tensor([float(o[name]) for o in points], dtype=torch.float64).log()
+    a, b = logs('width'), logs(key)
     a, b = a-a.mean(), b-b.mean()
     return ((a*b).sum() / a.square().sum()).item()
 
-# %% ../nbs/17_regimes.ipynb #e40f473f
+# %% ../nbs/17_regimes.ipynb #f10b5367
 FORMS = ((1., 2., .5), (1., 4., .9), (20., 5., .8))     # (scale of the teacher's logits, temperature, its weight)
 
 def _objectives(y, teacher, forms):
     "The students' objectives, one a form."
     return [kl_step(y, c*teacher, T, weight) for c, T, weight in forms]
 
+def _inputs(tests): return {t: o.x for t, o in tests.items()}
+
 def _chosen(tried, y):
     "The form with the lowest validation error: its number, and its logits."
     best = choose(torch.stack([o['valid'] for o in tried]), y)
     return best, tried[best]
 
-# %% ../nbs/17_regimes.ipynb #bfa63f31
+# %% ../nbs/17_regimes.ipynb #a36bbf7c
 def linear_columns(start:torch.Tensor,  # weights of the members, (L, k, m, d)
                    fresh:torch.Tensor,  # weights of the students, (L, k, m, d)
                    data,                # training `Sample`
@@ -102,7 +105,7 @@ def linear_columns(start:torch.Tensor,  # weights of the members, (L, k, m, d)
                   )->tuple:             # column → part → logits (L, n, k); column → number of the chosen form
     "Single, ensemble, train-the-average, KD and self-KD with linearised patch networks (the paper's Section 4)."
     members, students = linear_patches(start, data.x), linear_patches(fresh, data.x)
-    labels, parts, choice = cross_entropy(data.y, start.shape[1]), {t: o.x for t, o in tests.items()}, {}
+    labels, parts, choice = cross_entropy(data.y, start.shape[1]), _inputs(tests), {}
     def fit(column, teacher):
         if teacher is None: return members.fit(labels, parts, column == 'average', steps)
         tried = [students.fit(o, parts, steps=steps) for o in _objectives(data.y, teacher, forms)]
@@ -110,9 +113,9 @@ def linear_columns(start:torch.Tensor,  # weights of the members, (L, k, m, d)
         return best
     return five_columns(fit), choice
 
-# %% ../nbs/17_regimes.ipynb #4316abd2
+# %% ../nbs/17_regimes.ipynb #fe0860ea
 def _fitted(start, data, rates, high, average=False, student=False, **kw):
-    "Train at the first rate at which the training data come out right (a student: that converges), or the last: weights."
+    "Weights of the first rate that gets the training data right (a student: that converges), or of the last."
     weight = None
     for low in rates:
         try: weight = train(start, data.x, data.y, lr=GrowthLR(.15, low, max(low, high)), **kw).weight
@@ -122,7 +125,7 @@ def _fitted(start, data, rates, high, average=False, student=False, **kw):
     if weight is not None: return weight
     raise FloatingPointError(f'training diverges at every learning rate tried, down to {low:.1g}')
 
-# %% ../nbs/17_regimes.ipynb #6ef1fbd7
+# %% ../nbs/17_regimes.ipynb #7de3bbf6
 def network_columns(start:torch.Tensor,  # weights of the members, (L, k, m, d)
                     fresh:torch.Tensor,  # weights of the students, (L, k, m, d)
                     data,                # training `Sample`
@@ -148,10 +151,11 @@ def network_columns(start:torch.Tensor,  # weights of the members, (L, k, m, d)
         return best
     return five_columns(fit), choice, trained[0]
 
-# %% ../nbs/17_regimes.ipynb #d03d288c
+# %% ../nbs/17_regimes.ipynb #aeb578e4
 def _errors(columns, tests):
     "Error of each column on each test set, in [0, 1]."
-    def of(parts): return {t: error_rate(parts[t], o.y).mean().item() for t, o in tests.items() if t != 'valid'}
+    labels = {t: o.y for t, o in tests.items() if t != 'valid'}
+    def of(parts): return {t: error_rate(parts[t], y).mean().item() for t, y in labels.items()}
     return {c: of(parts) for c, parts in columns.items()}
 
 def _samples(dist, n, seed, n_test, device):
@@ -162,13 +166,13 @@ def _samples(dist, n, seed, n_test, device):
     half = replace(dist, mu=.5)
     return data, tests | dict(valid=half.sample(n_test//2, gen('valid')).to(device))
 
-# %% ../nbs/17_regimes.ipynb #b25fdf1b
+# %% ../nbs/17_regimes.ipynb #3771d96e
 RIDGES = (.001, .01, .1, 1.)
 
 def _solve(models, y, k, tests, average=False):
     "Logits of kernel regression with the best ridge on validation samples."
-    parts, target = {t: o.x for t, o in tests.items()}, nnf.one_hot(y, k).to(models.f0.dtype)
-    tried = []
+    parts, tried = _inputs(tests), []
+    target = nnf.one_hot(y, k).to(models.f0.dtype)
     for ridge in RIDGES:
         try: found = models.solve(target, parts, average, ridge)
         except ValueError as e:
@@ -176,7 +180,7 @@ def _solve(models, y, k, tests, average=False):
         else: tried.append({t: average_logits(F)[None] for t, F in found.items()} if average else found)
     return _chosen(tried, tests['valid'].y)[1]
 
-# %% ../nbs/17_regimes.ipynb #9d18d476
+# %% ../nbs/17_regimes.ipynb #f4b60509
 def linear_controls(dist:MultiView,       # the formal data
                     start:torch.Tensor,   # weights of the members, (L, k, m, d)
                     data,                 # training `Sample`
@@ -187,7 +191,7 @@ def linear_controls(dist:MultiView,       # the formal data
                    )->dict:               # 'wide' and 'regression': name → test set → error
     "Wider single linearised models, and every column that has a solution without steps."
     _, k, m, d = start.shape
-    parts, sigma0, labels = {t: o.x for t, o in tests.items()}, start.std().item(), cross_entropy(data.y, k)
+    parts, sigma0, labels = _inputs(tests), start.std().item(), cross_entropy(data.y, k)
     members = linear_patches(start, data.x)
     one = _solve(members, data.y, k, tests)
     solved = dict(single=one, ensemble={t: average_logits(F)[None] for t, F in one.items()},
@@ -200,7 +204,7 @@ def linear_controls(dist:MultiView,       # the formal data
         solved[f'wide{f}'] = _solve(models, data.y, k, tests)
     return dict(wide=_errors(wide, tests), regression=_errors(solved, tests))
 
-# %% ../nbs/17_regimes.ipynb #48942bff
+# %% ../nbs/17_regimes.ipynb #b3ea49b7
 def responses(weight:torch.Tensor,     # weights, (L, k, m, d); of the linearised network its first ones
               views:torch.Tensor,      # features v, (k, 2, d)
               delta:torch.Tensor=None, # displacement of a linearised network, (L, k, m, d)
@@ -215,7 +219,7 @@ def _both(response, share=.2):
     low, high = response.amin(-1), response.amax(-1)
     return ((high > 0) & (low >= share*high)).double().mean().item()
 
-# %% ../nbs/17_regimes.ipynb #24f67d50
+# %% ../nbs/17_regimes.ipynb #354c24a1
 def multiview_point(dist:MultiView,  # data
                     n:int,           # training samples
                     m:int,           # neurons a class
@@ -225,7 +229,7 @@ def multiview_point(dist:MultiView,  # data
                     n_test:int=2000, # test samples of each kind
                     forms:tuple=FORMS, # of teaching, to choose from
                     device='cpu',    # where to compute
-                   )->dict:          # errors by regime, column and kind of data; lottery, drift, alignment; wider models
+                   )->dict:          # errors by regime, column and kind of data; lottery; drift; alignment; controls
     "Both regimes on the formal data (Definition 3.1)."
     def weights(name):
         return init_weights([seed_of(seed, name, i) for i in range(members)], dist.k, m, dist.d, sigma0, device=device)
@@ -236,19 +240,20 @@ def multiview_point(dist:MultiView,  # data
     delta = patch_displacement(start, data.x, lin['single']['alpha'])
     both = dict(linear=_both(responses(start, views, delta)), network=_both(responses(weight, views)))
     K = [patch_ntk(w, data.x[:100]) for w in (start, weight)]
-    align = [sum(kernel_alignment(o.mean(0), data.y[:100]) for o in k)/len(k) for k in K]
+    def alignment(k): return sum(kernel_alignment(o.mean(0), data.y[:100]) for o in k)/len(k)
     return dict(seed=seed, sigma0=sigma0, mass=dist.gamma*dist.P, placed=dist.feature_noise,
                 linear=_errors(lin, tests), network=_errors(net, tests), both=both,
-                drift=kernel_drift(*K), alignment=align,
+                drift=kernel_drift(*K), alignment=[alignment(k) for k in K],
                 choice=dict(linear=lin_choice, network=net_choice)) | linear_controls(dist, start, data, tests, seed)
 
-# %% ../nbs/17_regimes.ipynb #ba6204be
+# %% ../nbs/17_regimes.ipynb #4eb5508a
 STEPS = (100, 200, 400)          # of linear models
 RATES = (.005, .01, .02)         # highest learning rates of networks
 
 def _nets(make, seed, column, n, width=1):
     "First weights of a column, as the study draws them."
-    return [seeded(lambda: make(width), seed_of(seed_of(seed, column, i), 'weights', 0)) for i in range(n)]
+    def net(i): return seeded(lambda: make(width), seed_of(seed_of(seed, column, i), 'weights', 0))
+    return [net(i) for i in range(n)]
 
 def _linear_columns_of(singles, students, known, ya, yb, parts, steps, choice):
     "The five columns of linear models whose singles are trained already."
@@ -262,7 +267,7 @@ def _linear_columns_of(singles, students, known, ya, yb, parts, steps, choice):
         return found
     return five_columns(fit)
 
-# %% ../nbs/17_regimes.ipynb #69de3965
+# %% ../nbs/17_regimes.ipynb #fa4f72a2
 def linear_repeat(make,             # (width factor) → network
                   x:torch.Tensor,   # all inputs
                   y:torch.Tensor,   # all labels
@@ -270,9 +275,10 @@ def linear_repeat(make,             # (width factor) → network
                   sizes:tuple,      # training and validation samples
                   members:int=5,    # networks
                   wider:tuple=(2,4),# width factors of single networks, to hold against the ensemble
-                 )->dict:           # 'error' of each column and 'wide' singles, 'train' error, all in %; 'choice' of settings
+                 )->dict:           # 'error' of columns, 'wide' singles, 'train' error, all in %; 'choice' of settings
     "Figure 1's columns in the linear regime on one split; test samples are used for nothing but the errors."
-    (a, ya), (b, yb), (c, yc) = ((x[i], y[i]) for i in split(y, seed_of(seed, 'split'), sizes))
+    rows = split(y, seed_of(seed, 'split'), sizes)
+    (a, ya), (b, yb), (c, yc) = ((x[i], y[i]) for i in rows)
     labels, parts, choice = cross_entropy(ya, int(y.max())+1), dict(valid=b, test=c), {}
     def models(column, n=members, width=1):
         return linear_nets([o.to(x.device) for o in _nets(make, seed, column, n, width)], a)
@@ -285,7 +291,7 @@ def linear_repeat(make,             # (width factor) → network
     fitted = error_rate(known['train'], ya).mean().item()
     return dict(error={name: wrong(o) for name, o in columns.items()}, wide=wide, choice=choice, train=100*fitted)
 
-# %% ../nbs/17_regimes.ipynb #ac493401
+# %% ../nbs/17_regimes.ipynb #9e69144a
 def network_repeat(make, x:torch.Tensor, y:torch.Tensor, seed:int, sizes:tuple, members:int=5, # as in `linear_repeat`
                    students:int=2, # per setting
                    epochs:int=125, # passes over the training images
@@ -305,7 +311,7 @@ def network_repeat(make, x:torch.Tensor, y:torch.Tensor, seed:int, sizes:tuple, 
 
 def _recipe(epochs, lr): return Recipe(epochs=epochs, batch=50, optimizer='adam', lr=lr, weight_decay=0., warmup=.1)
 
-# %% ../nbs/17_regimes.ipynb #d94239c0
+# %% ../nbs/17_regimes.ipynb #8e262973
 def movement(make,           # function without arguments that makes the network
              x:torch.Tensor, # training inputs
              y:torch.Tensor, # labels
@@ -322,7 +328,7 @@ def movement(make,           # function without arguments that makes the network
     KT = empirical_ntk(net, x, kind='trace')
     return dict(drift=kernel_drift(K0, KT), alignment=[kernel_alignment(K0, y), kernel_alignment(KT, y)])
 
-# %% ../nbs/17_regimes.ipynb #9ec31489
+# %% ../nbs/17_regimes.ipynb #8e822ccb
 def _less(better, worse, times=100):
     "By how much one value of a row is below another."
     def value(row): return times*(worse(row)-better(row))
@@ -348,16 +354,17 @@ def _worse_with_noise(row):
 
 def _aligned(row): return row['alignment'][1]-row['alignment'][0]
 
-# %% ../nbs/17_regimes.ipynb #f3418067
+# %% ../nbs/17_regimes.ipynb #087afbbe
 _DRIFT = [
     Claim('drift.slope', 'the kernel moves less in wider networks: exponent of its drift',
-          'theory: −1/2 (bound) to −1', Band((-1.25, -.5), (None, -.25)), lambda r: slope(r['drift'], 'drift'), (-1, -.5)),
+          'theory: −1/2 (bound) to −1', Band((-1.25, -.5), (None, -.25)),
+          lambda r: slope(r['drift'], 'drift'), (-1, -.5)),
     Claim('drift.prediction', 'the kernel at initialisation predicts the training of the widest network',
           'exact as width → ∞', Band((None, .05), (None, .15)), lambda r: r['drift'][-1]['error'], (0, .05))]
 
 _POINTS = Positive('points')
 
-# %% ../nbs/17_regimes.ipynb #d61f16cf
+# %% ../nbs/17_regimes.ipynb #63b505c3
 MULTIVIEW_CLAIMS = [*_DRIFT,
     Claim('linear.no_lottery', 'linearised: both views of a class are learned', 'no lottery expected',
           Band((80, None), (60, None), '% of classes'), lambda r: 100*r['base']['both']['linear']),
@@ -387,7 +394,7 @@ MULTIVIEW_CLAIMS = [*_DRIFT,
     Claim('alignment', 'learning features aligns the kernel with the labels', 'not measured', Positive('of alignment'),
           lambda r: _aligned(r['base']))]
 
-# %% ../nbs/17_regimes.ipynb #274f00a3
+# %% ../nbs/17_regimes.ipynb #e17beb68
 def _on_images(regime, better, worse): return _less(_error(regime, better), _error(regime, worse), 1)
 
 IMAGE_CLAIMS = [*_DRIFT,
@@ -411,7 +418,7 @@ IMAGE_CLAIMS = [*_DRIFT,
     Claim('alignment', 'learning features aligns the kernel with the labels', 'not measured', Positive('of alignment'),
           lambda r: _aligned(r['movement']))]
 
-# %% ../nbs/17_regimes.ipynb #406fcde0
+# %% ../nbs/17_regimes.ipynb #28bea9a8
 def regime_claims(data:str,  # 'multiview' or a set of images
                   rows:list, # results of each seed
                  )->list:    # rows of the ledger
@@ -419,7 +426,7 @@ def regime_claims(data:str,  # 'multiview' or a set of images
     if data == 'multiview': return judge(MULTIVIEW_CLAIMS, rows, varies='seed: data, first weights, test samples')
     return judge(IMAGE_CLAIMS, rows, varies='seed: split, first weights, orders', shared='the images that are split')
 
-# %% ../nbs/17_regimes.ipynb #24ba8a21
+# %% ../nbs/17_regimes.ipynb #8eb5994b
 @dataclass(frozen=True)
 class RegimePreset:
     "Sizes of a run; the defaults are the default preset."
@@ -446,9 +453,10 @@ class RegimePreset:
 
 REGIME_PRESETS = dict(default=RegimePreset(),
     quick=RegimePreset(repeats=2, members=3, widths=(128,512,2048), sigma0=(.03,.5), mass=(2.,),
-                       feature_noise=('independent',), n=160, sizes=(100,200), width=12, wider=(2,), epochs=100, students=1))
+                       feature_noise=('independent',), n=160, sizes=(100,200), width=12, wider=(2,),
+                       epochs=100, students=1))
 
-# %% ../nbs/17_regimes.ipynb #efc09cf5
+# %% ../nbs/17_regimes.ipynb #1e02a1e2
 def multiview_seed(preset:RegimePreset, # sizes
                    seed:int,            # decides everything
                    device='cpu',        # where to compute
@@ -463,11 +471,12 @@ def multiview_seed(preset:RegimePreset, # sizes
         tell(f'seed {seed}: σ₀ {s0}, feature noise {dist.gamma*dist.P:g} {dist.feature_noise}')
         return multiview_point(dist, p.n, p.m, s0, p.members, seed, forms=forms, device=device)
     noisy = [replace(p.dist, gamma=g/p.dist.P, feature_noise=o) for o in p.feature_noise for g in p.mass]
-    sweep = [point(p.dist, s, FORMS if s == p.sigma0[0] else FORMS[-1:]) for s in p.sigma0]
+    def swept(s): return point(p.dist, s, FORMS) if s == p.sigma0[0] else point(p.dist, s)
+    sweep = [swept(s) for s in p.sigma0]
     return dict(seed=seed, drift=[drift(o) for o in p.widths], base=sweep[0], sigma0=sweep,
                 noise=[point(o, p.sigma0[0]) for o in noisy])
 
-# %% ../nbs/17_regimes.ipynb #ffdd3731
+# %% ../nbs/17_regimes.ipynb #1c7e11aa
 def image_seed(preset:RegimePreset, # sizes
                x:torch.Tensor,      # all images
                y:torch.Tensor,      # all labels
@@ -484,12 +493,13 @@ def image_seed(preset:RegimePreset, # sizes
     lin = linear_repeat(scaled, x, y, seed, p.sizes, p.members, p.wider)
     tell(f'seed {seed}: networks')
     net = network_repeat(scaled, x, y, seed, p.sizes, p.members, p.students, p.epochs)
-    move = movement(lambda: make(p.width), x[i], y[i], seed_of(seed, 'movement'), _recipe(p.epochs, net['lr']))
+    recipe = _recipe(p.epochs, net['lr'])
+    move = movement(lambda: make(p.width), x[i], y[i], seed_of(seed, 'movement'), recipe)
     choice = dict(linear=lin['choice'], network=net['choice'] | dict(lr=net['lr']))
     return dict(seed=seed, linear=lin['error'], network=net['error'], wide=lin['wide'], train=lin['train'],
                 choice=choice, drift=drift, movement=move)
 
-# %% ../nbs/17_regimes.ipynb #1dd31af2
+# %% ../nbs/17_regimes.ipynb #2e518e13
 REGIMES = dict(linear='tab:orange', network='tab:blue')
 _ORDER = ('average', 'ensemble', 'single', 'kd', 'self_kd')
 
@@ -500,20 +510,21 @@ def _spread(values):
 
 def _line(ax, rows, xs, value, **kw):
     "Mean and 95 % interval over seeds at each x."
-    found = [_spread([value(o, i) for o in rows]) for i in range(len(xs))]
-    means, halves = zip(*found)
+    def at(i): return _spread([value(o, i) for o in rows])
+    means, halves = zip(*map(at, range(len(xs))))
     ax.errorbar(xs, means, yerr=halves, marker='o', ms=4, capsize=3, **kw)
 
 def _bars(ax, rows, value, label):
     "Error of each column in both regimes."
+    def of(regime, column): return _spread([value(o, regime, column) for o in rows])
     for j, (regime, colour) in enumerate(REGIMES.items()):
-        means, halves = zip(*[_spread([value(o, regime, c) for o in rows]) for c in _ORDER])
+        means, halves = zip(*(of(regime, c) for c in _ORDER))
         at = [i+.4*j-.2 for i in range(len(_ORDER))]
         ax.bar(at, means, .38, yerr=halves, capsize=3, color=colour, label=regime)
     ax.set(ylabel=label); ax.set_xticks(range(len(_ORDER)), [c.replace('_', '-') for c in _ORDER], rotation=20)
     ax.legend(fontsize=8)
 
-# %% ../nbs/17_regimes.ipynb #768bfa62
+# %% ../nbs/17_regimes.ipynb #03fee6ba
 def _drift_axis(ax, rows):
     widths = [o['width'] for o in rows[0]['drift']]
     shown = (('drift', 'tab:blue', 'drift of the kernel'), ('error', 'tab:green', 'error of the prediction'))
@@ -541,7 +552,7 @@ def _alignment_axis(ax, rows):
         ax.bar(i, mean, yerr=half, capsize=3, color='tab:blue')
     ax.set_xticks([0,1], ['at initialisation', 'after training']); ax.set(ylabel='alignment of kernel and labels')
 
-# %% ../nbs/17_regimes.ipynb #aee27f7d
+# %% ../nbs/17_regimes.ipynb #4d3dda07
 def plot_regimes(data:str,  # 'multiview' or a set of images
                  rows:list, # results of each seed
                 ):          # matplotlib figure
@@ -557,7 +568,7 @@ def plot_regimes(data:str,  # 'multiview' or a set of images
         _alignment_axis(axs[2], rows)
     return fig
 
-# %% ../nbs/17_regimes.ipynb #df10e98d
+# %% ../nbs/17_regimes.ipynb #f3efaa3e
 def strided_cnn(classes:int=10, # number of classes
                 width:int=12,   # channels of the first layer; doubled twice
                )->nn.Module:    # for images (n, 3, 32, 32)
@@ -577,7 +588,7 @@ def _load(data, device):
     x = normalize(images.x_train[rows], stats=images.stats)
     return x.to(device), images.y_train[rows].to(device), lambda w: strided_cnn(10, w)
 
-# %% ../nbs/17_regimes.ipynb #2c3cc954
+# %% ../nbs/17_regimes.ipynb #49fecc4f
 def run_regimes(preset:RegimePreset,  # sizes
                 data:str,             # 'multiview', 'digits', 'cifar10' or 'cifar100'
                 seed:int=0,           # the first seed
@@ -595,15 +606,16 @@ def run_regimes(preset:RegimePreset,  # sizes
     def make(s):
         if images is None: return multiview_seed(preset, s, device, run.status)
         return image_seed(preset, *images, s, run.status)
+    def unit(s): return Unit(f'seed{s}', lambda: make(s))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FutureWarning)         # PyTorch's own, at its first forward-mode derivative
-        run.work([Unit(f'seed{s}', lambda s=s: make(s)) for s in seeds], progress, 'seed')
+        run.work([unit(s) for s in seeds], progress, 'seed')
     rows = [run.load(f'seed{s}') for s in seeds]
     about = provenance(config, seed, device, sum(o['wall_s'] for o in rows))
     ledger = dict(claims=regime_claims(data, rows), provenance=about, seeds=rows)
     return run.finish('ntk', ledger, plot_regimes(data, rows))
 
-# %% ../nbs/17_regimes.ipynb #804c76a9
+# %% ../nbs/17_regimes.ipynb #eff34e9f
 def columns_table(data:str,            # 'multiview' or a set of images
                   rows:list,           # results of each seed
                   markdown:bool=False, # for the docs
@@ -611,20 +623,21 @@ def columns_table(data:str,            # 'multiview' or a set of images
     "Mean error of every column in both regimes, in %."
     kinds, lines = ('multi', 'single') if data == 'multiview' else (None,), []
     def error(o, regime, c, kind): return 100*o['base'][regime][c][kind] if kind else o[regime][c]
+    def mean(*of): return mean_ci([error(o, *of) for o in rows])[0]
     for regime in REGIMES:
         for kind in kinds:
-            means = [mean_ci([error(o, regime, c, kind) for o in rows])[0] for c in _ORDER]
-            lines.append([regime + (f', {kind}-view data' if kind else ''), *(f'{v:.2f}' for v in means)])
+            name = regime + (f', {kind}-view data' if kind else '')
+            lines.append([name, *(f'{mean(regime, c, kind):.2f}' for c in _ORDER)])
     return table(['error in %', *_ORDER], lines, markdown)
 
-# %% ../nbs/17_regimes.ipynb #b09357e6
+# %% ../nbs/17_regimes.ipynb #a55476ce
 def _paper_preset(data, seed, out, device):
     "Figure 1's linearised network, column by column, by the machinery of the tables."
     check_choice('data of the paper preset', data, ('cifar10', 'cifar100'))
     from ensemble_kd.cifar import ekd_cifar
     ekd_cifar(preset='ntk', data=data, seed=seed, out=out or f'runs/ntk-{data}-paper-seed{seed}', device=device)
 
-# %% ../nbs/17_regimes.ipynb #0a0cf686
+# %% ../nbs/17_regimes.ipynb #e90556ae
 @call_parse
 @one_line_errors
 def ekd_ntk(preset:str='default', # quick (half a minute), default (minutes), paper (WRN-10-4-NTK, for a GPU)

@@ -7,7 +7,7 @@ __all__ = ['SIZES', 'CONDITIONS', 'PRESETS', 'NEEDED', 'OPEN', 'CLAIMS', 'train_
            'uncovered', 'growing_ensembles', 'changed', 'condition_row', 'WhyPreset', 'why_seed', 'judged_why',
            'plot_why', 'run_why', 'conditions_table', 'ekd_why']
 
-# %% ../nbs/18_why.ipynb #8ecc8ecb
+# %% ../nbs/18_why.ipynb #930cadf8
 import math
 from dataclasses import asdict, dataclass, replace
 import torch
@@ -21,7 +21,7 @@ from .theory import DATA, Preset, first_weights
 from .train import train
 from .views import views_held
 
-# %% ../nbs/18_why.ipynb #06fe1d7a
+# %% ../nbs/18_why.ipynb #78826228
 SIZES = Preset(DATA, 1000, (), max_steps=2000, compiled=False)
 
 def train_singles(preset:Preset,  # sizes; its arms play no part
@@ -37,7 +37,7 @@ def train_singles(preset:Preset,  # sizes; its arms play no part
                 compiled=preset.compiled, keep=keep, progress=progress, **preset.activation)
     return fit, start, data
 
-# %% ../nbs/18_why.ipynb #cb284a85
+# %% ../nbs/18_why.ipynb #5f63b8b1
 def error_by_view(F:torch.Tensor,    # logits of the members, (L, n, k)
                   sample,            # single-view data, a `Sample`
                   held:torch.Tensor, # views that the members hold, (L, k, 2) bool
@@ -53,7 +53,7 @@ def error_by_view(F:torch.Tensor,    # logits of the members, (L, n, k)
     out[...,1].index_put_((shown, other), torch.ones_like(wrong), accumulate=True)
     return out
 
-# %% ../nbs/18_why.ipynb #3e8998c2
+# %% ../nbs/18_why.ipynb #5f20fa32
 def advantage(start:torch.Tensor, # view strengths before training, (L, k, 2)
               data,               # training data, a `Sample`
               q:int,              # degree of the smoothed ReLU, at least 3
@@ -63,25 +63,27 @@ def advantage(start:torch.Tensor, # view strengths before training, (L, k, 2)
     check_number('q, for there is no race below 3,', q, 3, whole=True)
     k, many = start.shape[1], ~data.single
     pushed = C_p*(data.weight/C_p)**q                         # Σ_p z_p^q, (n, k, 2)
-    S = torch.stack([pushed[many & (data.y == i), i].mean(0) for i in range(k)])
+    def mean(i): return pushed[many & (data.y == i), i].mean(0)
+    S = torch.stack([mean(i) for i in range(k)])              # (k, 2)
     if not (S > 0).all():
         raise ValueError('every class needs multi-view samples that show both views')
     lead = start.clamp(min=1e-12).log() + S.cpu().log()/(q-2)
     return lead[...,0] - lead[...,1]
 
-# %% ../nbs/18_why.ipynb #cf3fa4dc
+# %% ../nbs/18_why.ipynb #6211d763
 def uncovered(held:torch.Tensor, # views that the members hold, (L, k, 2) bool
              )->torch.Tensor:    # (L,): for the first 1 … L members
     "Share of the (class, view) pairs that none of the first K members holds."
     any_ = held.long().cumsum(0) > 0
     return 1 - any_.double().mean((1, 2))
 
-# %% ../nbs/18_why.ipynb #b3021e13
+# %% ../nbs/18_why.ipynb #b7906ec2
 def growing_ensembles(K:int)->dict: # number of members: function
     "Functions of logits (L, n, k) that give the first 1 … K members' average."
-    return {str(n): lambda F, n=n: average_logits(F[:n])[None] for n in range(1, K+1)}
+    def first(n): return lambda F: average_logits(F[:n])[None]
+    return {str(n): first(n) for n in range(1, K+1)}
 
-# %% ../nbs/18_why.ipynb #f5f71d0f
+# %% ../nbs/18_why.ipynb #07eb7571
 def _data(**kw): return dict(dist=kw)
 
 CONDITIONS = {
@@ -97,7 +99,7 @@ def changed(sizes:Preset, # of the regime
     dist = replace(sizes.dist, **fields.pop('dist', {}))
     return replace(sizes, dist=dist, **fields)
 
-# %% ../nbs/18_why.ipynb #be18f1b4
+# %% ../nbs/18_why.ipynb #d8ac48db
 def condition_row(preset:Preset, # sizes, with one condition taken away
                   test,          # data to test on, a `MultiView`
                   seed:int,      # decides everything
@@ -113,7 +115,7 @@ def condition_row(preset:Preset, # sizes, with one condition taken away
                 single=errors['single'][0].mean().item(), ensemble=errors['ensemble'][0].mean().item(),
                 multi=errors['single'][1].mean().item())
 
-# %% ../nbs/18_why.ipynb #5d47e8f2
+# %% ../nbs/18_why.ipynb #27d69124
 @dataclass(frozen=True)
 class WhyPreset:
     "Sizes of a run."
@@ -132,7 +134,7 @@ def _race(preset, fit, start, data):
     return dict(lead=[round(o, 4) for o in lead.flatten().tolist()], both=both.flatten().int().tolist(),
                 right=((lead > 0) == won).flatten().int().tolist())
 
-# %% ../nbs/18_why.ipynb #3cb30c02
+# %% ../nbs/18_why.ipynb #3b294965
 def why_seed(preset:WhyPreset, # sizes
              seed:int,         # decides everything
              device='cpu',     # where to train
@@ -156,7 +158,7 @@ def why_seed(preset:WhyPreset, # sizes
     return dict(seed=seed, cells=cells.tolist(), race=_race(p, fit, start, data), conditions=conditions,
                 ensembles=[e[0].item() for e in errors.values()], uncovered=uncovered(held).tolist())
 
-# %% ../nbs/18_why.ipynb #4ec6eb7f
+# %% ../nbs/18_why.ipynb #1cc8915e
 def _cell(shown, other):
     "Error where the shown view and the other one are held, or not, in %."
     def value(row):
@@ -183,7 +185,7 @@ def _kept(name):
         return 100*_gain(row, name)/_gain(row, 'regime')
     return value
 
-# %% ../nbs/18_why.ipynb #e6a15309
+# %% ../nbs/18_why.ipynb #d93a098e
 NEEDED = ('q=2', 'near_relu', 'large_start', 'no_noise', 'many_single', 'no_confusion')
 OPEN = ('no_single', 'feature_noise', 'wide')
 
@@ -209,7 +211,7 @@ def judged_why(rows:list, # what `why_seed` returned, one row a seed
     for o in CLAIMS: families.setdefault(o.id.split('.')[0], []).append(o)
     return [row for o in families.values() for row in judge(o, rows, varies='seed: data, first weights, test samples')]
 
-# %% ../nbs/18_why.ipynb #3fc5a39e
+# %% ../nbs/18_why.ipynb #a41d6c15
 def _spread(values):
     mean, ci = mean_ci(values)
     return mean, 0 if ci is None else ci[1]-mean
@@ -223,19 +225,21 @@ def _race_axis(ax, rows, bins=(0, .05, .1, .2, .3, .5, 3)):
             found = [o[key] for o in pairs if low <= abs(o[0]) < high]
             shares.append(100*sum(found)/len(found) if found else math.nan)
         ax.plot(range(len(shares)), shares, 'o-', color=colour, label=label)
-    ax.set_xticks(range(len(bins)-1), [f'{a}–{b}' for a, b in zip(bins, bins[1:])], fontsize=7)
+    names = [f'{a}–{b}' for a, b in zip(bins, bins[1:])]
+    ax.set_xticks(range(len(names)), names, fontsize=7)
     ax.set(xlabel='margin of the lead at the start', ylabel='classes (%)', ylim=(-5, 105)); ax.legend(fontsize=8)
 
 def _count_axis(ax, rows):
     "Error against the number of members."
     K = range(1, len(rows[0]['ensembles'])+1)
     for r in rows: ax.plot(K, [max(o, 1e-4) for o in r['ensembles']], '.', color='tab:blue', alpha=.4)
-    mean = [sum(r['uncovered'][i-1] for r in rows)/len(rows) for i in K]
-    ax.plot(K, [max(o, 1e-4) for o in mean], color='tab:orange', label='views that nobody holds')
+    def uncovered_by(i): return sum(r['uncovered'][i-1] for r in rows)/len(rows)
+    ax.plot(K, [max(uncovered_by(i), 1e-4) for i in K], color='tab:orange', label='views that nobody holds')
     ax.plot(K, [2.**-i for i in K], '--', color='k', lw=1, label='2^−K')
     ax.plot([], [], '.', color='tab:blue', label='measured, each seed')
     ax.set(yscale='log', ylim=(5e-5, 1), xlabel='members K', ylabel='error on single-view data'); ax.legend(fontsize=8)
 
+# %% ../nbs/18_why.ipynb #30c77032
 def _conditions_axis(ax, rows):
     "What an ensemble gains without each condition."
     names = list(rows[0]['conditions'])
@@ -248,7 +252,7 @@ def _conditions_axis(ax, rows):
     ax.axvline(0, color='k', lw=.8)
     ax.set_xlabel("ensemble's gain on single-view data (points)")
 
-# %% ../nbs/18_why.ipynb #5dab24d8
+# %% ../nbs/18_why.ipynb #e875c5fe
 def plot_why(ledger:dict, # as written to why.json
             ):            # matplotlib figure
     "Winners by margin; error by number of members; the ensemble's gain without each condition (grey: training failed)."
@@ -257,7 +261,7 @@ def plot_why(ledger:dict, # as written to why.json
     for ax, draw in zip(axs, (_race_axis, _count_axis, _conditions_axis)): draw(ax, ledger['seeds'])
     return fig
 
-# %% ../nbs/18_why.ipynb #1cbbaaad
+# %% ../nbs/18_why.ipynb #7def845c
 def run_why(preset:WhyPreset,  # sizes
             seed:int=0,        # the first seed; repeats use seed, seed+1, ...
             out='runs/why',    # folder for results
@@ -266,15 +270,16 @@ def run_why(preset:WhyPreset,  # sizes
            )->dict:            # the ledger: claims, provenance, seeds
     "Run every seed, or take it from `out` if it is done; writes why.json and why.png there."
     config = asdict(preset)
-    run, seeds = Run(out, dict(config=config, device=torch.device(device).type)), range(seed, seed+preset.repeats)
-    units = [Unit(f'seed{s}', lambda s=s: why_seed(preset, s, device, run.status)) for s in seeds]
-    run.work(units, progress, 'seed')
+    run = Run(out, dict(config=config, device=torch.device(device).type))
+    seeds = range(seed, seed+preset.repeats)
+    def unit(s): return Unit(f'seed{s}', lambda: why_seed(preset, s, device, run.status))
+    run.work([unit(s) for s in seeds], progress, 'seed')
     rows = [run.load(f'seed{s}') for s in seeds]
     about = provenance(config, seed, device, sum(r['wall_s'] for r in rows))
     ledger = dict(claims=judged_why(rows), provenance=about, seeds=rows)
     return run.finish('why', ledger, plot_why(ledger))
 
-# %% ../nbs/18_why.ipynb #c55e6b9d
+# %% ../nbs/18_why.ipynb #f8e6bd0c
 def conditions_table(ledger:dict,         # of `run_why`
                      markdown:bool=False, # for the docs
                     )->str:               # a line a condition
@@ -290,7 +295,7 @@ def conditions_table(ledger:dict,         # of `run_why`
             'on single-view data (%)', 'ensemble (%)']
     return table(head, lines, markdown)
 
-# %% ../nbs/18_why.ipynb #c72305be
+# %% ../nbs/18_why.ipynb #0f2eae3d
 @call_parse
 @one_line_errors
 def ekd_why(preset:str='default', # quick (half a minute), default (minutes)
