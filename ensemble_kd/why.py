@@ -7,7 +7,7 @@ __all__ = ['SIZES', 'CONDITIONS', 'PRESETS', 'NEEDED', 'OPEN', 'CLAIMS', 'train_
            'uncovered', 'growing_ensembles', 'changed', 'condition_row', 'WhyPreset', 'why_seed', 'judged_why',
            'plot_why', 'run_why', 'conditions_table', 'ekd_why']
 
-# %% ../nbs/18_why.ipynb #930cadf8
+# %% ../nbs/18_why.ipynb #3bf18454
 import math
 from dataclasses import asdict, dataclass, replace
 import torch
@@ -21,7 +21,7 @@ from .theory import DATA, Preset, first_weights
 from .train import train
 from .views import views_held
 
-# %% ../nbs/18_why.ipynb #78826228
+# %% ../nbs/18_why.ipynb #c0f0d961
 SIZES = Preset(DATA, 1000, (), max_steps=2000, compiled=False)
 
 def train_singles(preset:Preset,  # sizes; its arms play no part
@@ -37,7 +37,7 @@ def train_singles(preset:Preset,  # sizes; its arms play no part
                 compiled=preset.compiled, keep=keep, progress=progress, **preset.activation)
     return fit, start, data
 
-# %% ../nbs/18_why.ipynb #5f63b8b1
+# %% ../nbs/18_why.ipynb #cf20b867
 def error_by_view(F:torch.Tensor,    # logits of the members, (L, n, k)
                   sample,            # single-view data, a `Sample`
                   held:torch.Tensor, # views that the members hold, (L, k, 2) bool
@@ -53,7 +53,7 @@ def error_by_view(F:torch.Tensor,    # logits of the members, (L, n, k)
     out[...,1].index_put_((shown, other), torch.ones_like(wrong), accumulate=True)
     return out
 
-# %% ../nbs/18_why.ipynb #5f20fa32
+# %% ../nbs/18_why.ipynb #e119243e
 def advantage(start:torch.Tensor, # view strengths before training, (L, k, 2)
               data,               # training data, a `Sample`
               q:int,              # degree of the smoothed ReLU, at least 3
@@ -70,20 +70,20 @@ def advantage(start:torch.Tensor, # view strengths before training, (L, k, 2)
     lead = start.clamp(min=1e-12).log() + S.cpu().log()/(q-2)
     return lead[...,0] - lead[...,1]
 
-# %% ../nbs/18_why.ipynb #6211d763
+# %% ../nbs/18_why.ipynb #7e391291
 def uncovered(held:torch.Tensor, # views that the members hold, (L, k, 2) bool
              )->torch.Tensor:    # (L,): for the first 1 … L members
     "Share of the (class, view) pairs that none of the first K members holds."
     any_ = held.long().cumsum(0) > 0
     return 1 - any_.double().mean((1, 2))
 
-# %% ../nbs/18_why.ipynb #b7906ec2
+# %% ../nbs/18_why.ipynb #bc70d216
 def growing_ensembles(K:int)->dict: # number of members: function
     "Functions of logits (L, n, k) that give the first 1 … K members' average."
     def first(n): return lambda F: average_logits(F[:n])[None]
     return {str(n): first(n) for n in range(1, K+1)}
 
-# %% ../nbs/18_why.ipynb #07eb7571
+# %% ../nbs/18_why.ipynb #5cfa267d
 def _data(**kw): return dict(dist=kw)
 
 CONDITIONS = {
@@ -99,7 +99,7 @@ def changed(sizes:Preset, # of the regime
     dist = replace(sizes.dist, **fields.pop('dist', {}))
     return replace(sizes, dist=dist, **fields)
 
-# %% ../nbs/18_why.ipynb #d8ac48db
+# %% ../nbs/18_why.ipynb #5a8ed032
 def condition_row(preset:Preset, # sizes, with one condition taken away
                   test,          # data to test on, a `MultiView`
                   seed:int,      # decides everything
@@ -115,7 +115,7 @@ def condition_row(preset:Preset, # sizes, with one condition taken away
                 single=errors['single'][0].mean().item(), ensemble=errors['ensemble'][0].mean().item(),
                 multi=errors['single'][1].mean().item())
 
-# %% ../nbs/18_why.ipynb #27d69124
+# %% ../nbs/18_why.ipynb #8407610b
 @dataclass(frozen=True)
 class WhyPreset:
     "Sizes of a run."
@@ -134,7 +134,7 @@ def _race(preset, fit, start, data):
     return dict(lead=[round(o, 4) for o in lead.flatten().tolist()], both=both.flatten().int().tolist(),
                 right=((lead > 0) == won).flatten().int().tolist())
 
-# %% ../nbs/18_why.ipynb #3b294965
+# %% ../nbs/18_why.ipynb #4dd67ebb
 def why_seed(preset:WhyPreset, # sizes
              seed:int,         # decides everything
              device='cpu',     # where to train
@@ -158,7 +158,7 @@ def why_seed(preset:WhyPreset, # sizes
     return dict(seed=seed, cells=cells.tolist(), race=_race(p, fit, start, data), conditions=conditions,
                 ensembles=[e[0].item() for e in errors.values()], uncovered=uncovered(held).tolist())
 
-# %% ../nbs/18_why.ipynb #1cc8915e
+# %% ../nbs/18_why.ipynb #9ce989f8
 def _cell(shown, other):
     "Error where the shown view and the other one are held, or not, in %."
     def value(row):
@@ -185,7 +185,7 @@ def _kept(name):
         return 100*_gain(row, name)/_gain(row, 'regime')
     return value
 
-# %% ../nbs/18_why.ipynb #d93a098e
+# %% ../nbs/18_why.ipynb #b575a6d6
 NEEDED = ('q=2', 'near_relu', 'large_start', 'no_noise', 'many_single', 'no_confusion')
 OPEN = ('no_single', 'feature_noise', 'wide')
 
@@ -211,7 +211,7 @@ def judged_why(rows:list, # what `why_seed` returned, one row a seed
     for o in CLAIMS: families.setdefault(o.id.split('.')[0], []).append(o)
     return [row for o in families.values() for row in judge(o, rows, varies='seed: data, first weights, test samples')]
 
-# %% ../nbs/18_why.ipynb #a41d6c15
+# %% ../nbs/18_why.ipynb #0b05a2b4
 def _spread(values):
     mean, ci = mean_ci(values)
     return mean, 0 if ci is None else ci[1]-mean
@@ -239,7 +239,7 @@ def _count_axis(ax, rows):
     ax.plot([], [], '.', color='tab:blue', label='measured, each seed')
     ax.set(yscale='log', ylim=(5e-5, 1), xlabel='members K', ylabel='error on single-view data'); ax.legend(fontsize=8)
 
-# %% ../nbs/18_why.ipynb #30c77032
+# %% ../nbs/18_why.ipynb #ff0d09e9
 def _conditions_axis(ax, rows):
     "What an ensemble gains without each condition."
     names = list(rows[0]['conditions'])
@@ -252,7 +252,7 @@ def _conditions_axis(ax, rows):
     ax.axvline(0, color='k', lw=.8)
     ax.set_xlabel("ensemble's gain on single-view data (points)")
 
-# %% ../nbs/18_why.ipynb #e875c5fe
+# %% ../nbs/18_why.ipynb #961ff2c8
 def plot_why(ledger:dict, # as written to why.json
             ):            # matplotlib figure
     "Winners by margin; error by number of members; the ensemble's gain without each condition (grey: training failed)."
@@ -261,7 +261,7 @@ def plot_why(ledger:dict, # as written to why.json
     for ax, draw in zip(axs, (_race_axis, _count_axis, _conditions_axis)): draw(ax, ledger['seeds'])
     return fig
 
-# %% ../nbs/18_why.ipynb #7def845c
+# %% ../nbs/18_why.ipynb #6870d551
 def run_why(preset:WhyPreset,  # sizes
             seed:int=0,        # the first seed; repeats use seed, seed+1, ...
             out='runs/why',    # folder for results
@@ -279,7 +279,7 @@ def run_why(preset:WhyPreset,  # sizes
     ledger = dict(claims=judged_why(rows), provenance=about, seeds=rows)
     return run.finish('why', ledger, plot_why(ledger))
 
-# %% ../nbs/18_why.ipynb #f8e6bd0c
+# %% ../nbs/18_why.ipynb #d15e7ec0
 def conditions_table(ledger:dict,         # of `run_why`
                      markdown:bool=False, # for the docs
                     )->str:               # a line a condition
@@ -295,7 +295,7 @@ def conditions_table(ledger:dict,         # of `run_why`
             'on single-view data (%)', 'ensemble (%)']
     return table(head, lines, markdown)
 
-# %% ../nbs/18_why.ipynb #0f2eae3d
+# %% ../nbs/18_why.ipynb #7f98a912
 @call_parse
 @one_line_errors
 def ekd_why(preset:str='default', # quick (half a minute), default (minutes)
