@@ -6,7 +6,7 @@
 __all__ = ['TEACHERS', 'kd_loss', 'thresholded_softmax', 'threshold_step', 'window_step', 'kl_step', 'distill', 'label_teacher',
            'chosen_members', 'teacher_logits', 'Step', 'lamp', 'dark_knowledge']
 
-# %% ../nbs/05_distill.ipynb #20ace7dd
+# %% ../nbs/05_distill.ipynb #244d0b5f
 from dataclasses import dataclass
 import torch
 from torch.nn import functional as nnf
@@ -14,7 +14,7 @@ from .core import check_choice, check_labels, check_number, check_tensor, genera
 from .model import check_patches
 from .train import GrowthLR, cross_entropy, objective_of, train
 
-# %% ../nbs/05_distill.ipynb #52cb7b3f
+# %% ../nbs/05_distill.ipynb #31ff4abe
 def _check_shapes(z, y, teacher):
     "Raise `ValueError` unless labels and teacher have shapes that fit the student's logits."
     rows = z.shape[z.ndim-1-y.ndim:-1]
@@ -41,7 +41,7 @@ def _softened(logits, T):
     "Log-probabilities at temperature T."
     return (logits/T).log_softmax(-1)
 
-# %% ../nbs/05_distill.ipynb #dcdd6f34
+# %% ../nbs/05_distill.ipynb #fd173c65
 def kd_loss(z:torch.Tensor,             # the student's logits, (..., n, k)
             y:torch.Tensor,             # labels, (n,) or (..., n)
             teacher:torch.Tensor=None,  # its logits, (n, k) or (..., n, k); None: labels
@@ -60,7 +60,7 @@ def kd_loss(z:torch.Tensor,             # the student's logits, (..., n, k)
     p, q = _softened(teacher.to(z.dtype), T[...,None]), _softened(z, T[...,None])
     return (1-weight)*hard + weight*T**2*(p.exp()*(p-q)).sum(-1)
 
-# %% ../nbs/05_distill.ipynb #38eeb851
+# %% ../nbs/05_distill.ipynb #918fb808
 def thresholded_softmax(F:torch.Tensor,  # logits, (..., k)
                         tau:float=.05,   # τ: temperature 1/τ, threshold 1/τ²
                        )->torch.Tensor:  # probabilities, (..., k)
@@ -68,7 +68,7 @@ def thresholded_softmax(F:torch.Tensor,  # logits, (..., k)
     check_number('tau', tau, 0, above=True)
     return ((tau*tau*F).clamp(max=1) / tau).softmax(-1)
 
-# %% ../nbs/05_distill.ipynb #ea428957
+# %% ../nbs/05_distill.ipynb #18565d98
 def _check_teacher(teacher, n, k='k', L='L'):
     "Logits (n, k) for all students or (L, n, k), one each: as they are; raises `ValueError` for others."
     members = (L,) if getattr(teacher, 'ndim', 2) == 3 else ()
@@ -99,7 +99,7 @@ def _taught(y, teacher, weight, gap):
         return loss + weight*distance, dF + weight*push
     return objective
 
-# %% ../nbs/05_distill.ipynb #de5edf03
+# %% ../nbs/05_distill.ipynb #d5f3937d
 def threshold_step(y:torch.Tensor,         # labels, (n,)
                    teacher:torch.Tensor,   # its logits, (n, k), or (L, n, k): one each
                    weight:float=60.,       # of the teacher's part, η'/η
@@ -112,7 +112,7 @@ def threshold_step(y:torch.Tensor,         # labels, (n,)
         return -push.sum(-1), push
     return _taught(y, teacher, weight, gap)
 
-# %% ../nbs/05_distill.ipynb #155cd5b9
+# %% ../nbs/05_distill.ipynb #7dde6b26
 def window_step(y:torch.Tensor,         # labels, (n,)
                 teacher:torch.Tensor,   # its logits, (n, k), or (L, n, k): one a student
                 weight:float=10.,       # of the teacher's part
@@ -127,7 +127,7 @@ def window_step(y:torch.Tensor,         # labels, (n,)
         return push.abs().sum(-1), push
     return _taught(y, teacher, weight, gap)
 
-# %% ../nbs/05_distill.ipynb #4e87fd25
+# %% ../nbs/05_distill.ipynb #ad897db6
 def kl_step(y:torch.Tensor,        # labels, (n,)
             teacher:torch.Tensor,  # its logits, (n, k), or (L, n, k): one a student
             T:float=4.,            # temperature
@@ -142,7 +142,7 @@ def kl_step(y:torch.Tensor,        # labels, (n,)
         return kd_loss(F, labels, _said(G, rows, F), T, weight, checked=True)
     return objective_of(loss)
 
-# %% ../nbs/05_distill.ipynb #715e1c9c
+# %% ../nbs/05_distill.ipynb #0a656ad1
 def distill(start:torch.Tensor,    # weights, (L, k, m, d): fresh ones for Theorem 3
             x:torch.Tensor,        # inputs, (n, P, d)
             y:torch.Tensor,        # labels, (n,)
@@ -159,7 +159,7 @@ def distill(start:torch.Tensor,    # weights, (L, k, m, d): fresh ones for Theor
     _check_teacher(teacher, len(x), start.shape[1], len(start))
     return train(start, x, y, step(y, scale*teacher), lr=lr, steps=steps, **kwargs)
 
-# %% ../nbs/05_distill.ipynb #0538ca66
+# %% ../nbs/05_distill.ipynb #56147b74
 def label_teacher(y:torch.Tensor,        # labels, (n,)
                   teacher:torch.Tensor,  # logits it stands in for, (n, k)
                  )->torch.Tensor:        # (n, k)
@@ -168,7 +168,7 @@ def label_teacher(y:torch.Tensor,        # labels, (n,)
     true = teacher.gather(-1, check_labels(y, k)[:,None])
     return nnf.one_hot(y, k).to(teacher.dtype) * true.mean()
 
-# %% ../nbs/05_distill.ipynb #5f6801a1
+# %% ../nbs/05_distill.ipynb #0cf0bd8b
 def _holders(held, view):
     "The ensemble, silent but for members that hold this view of a class (S, k) and not the other: (S, L, k)."
     hot = nnf.one_hot(view, 2).bool()[:,None]                                # (S, 1, k, 2)
@@ -182,7 +182,7 @@ def _alike(held, mine):
     alike = torch.where(alike.any(1, keepdim=True), alike, mine).float()
     return alike/alike.sum(1, keepdim=True)
 
-# %% ../nbs/05_distill.ipynb #eb085299
+# %% ../nbs/05_distill.ipynb #a8df9b3a
 def _check_held(held, own, E, most):
     "Raise `ValueError` unless views held and own views go together, for at most so many students."
     L, k, _ = check_tensor('views that members hold', held, 'L', 'k', 2, floating=False).shape
@@ -191,7 +191,7 @@ def _check_held(held, own, E, most):
     if E is not None: check_number('E, members that teach,', E, 1, L, whole=True)
     if most: check_number('the number of students, of which each is or has one member,', len(own), 1, L)
 
-# %% ../nbs/05_distill.ipynb #62146bf2
+# %% ../nbs/05_distill.ipynb #11da57c4
 def chosen_members(teacher:str,       # 'ensemble', 'own_view', 'other', ..., see above
                    held:torch.Tensor, # views that the members hold, (L, k, 2) bool
                    own:torch.Tensor,  # the view that each student wins by itself, (S, k)
@@ -211,20 +211,21 @@ def chosen_members(teacher:str,       # 'ensemble', 'own_view', 'other', ..., se
     first = (torch.arange(L) - turn) % L < (E or L)
     return (first.float()/(E or L))[...,None].expand(-1, -1, k)
 
-# %% ../nbs/05_distill.ipynb #8cfc5672
+# %% ../nbs/05_distill.ipynb #5b6f347a
 def _less(teacher, G, y, seed):
     "A teacher that knows less than the ensemble G (S, n, k): 'labels', 'class_means' or 'shuffled'."
     k, hot = G.shape[-1], nnf.one_hot(y, G.shape[-1]).to(G.dtype)
     if teacher == 'labels': return (hot*(G*hot).sum(-1).mean()).expand_as(G)
     if teacher == 'class_means':
-        return torch.stack([G[:,y==j].mean(1) for j in range(k)], 1)[:,y]
+        means = [G[:,y==j].mean(1) for j in range(k)]
+        return torch.stack(means, 1)[:,y]
     rows = torch.arange(len(y))
     for j in range(k):
         mine = (y == j).nonzero()[:,0]
         rows[mine] = mine[torch.randperm(len(mine), generator=generator(seed, 'shuffled', j))]
     return G[:,rows]
 
-# %% ../nbs/05_distill.ipynb #bf6f3471
+# %% ../nbs/05_distill.ipynb #95ed7100
 TEACHERS = ('ensemble', 'own_view', 'other_view', 'other', 'itself', 'same_views',
             'labels', 'class_means', 'shuffled')
 
@@ -245,7 +246,7 @@ def teacher_logits(teacher:str,       # one of `TEACHERS`
     G = torch.einsum('lnk,slk->snk', F, a)
     return _less(teacher, G, y.to(F.device), seed) if less else G
 
-# %% ../nbs/05_distill.ipynb #d2e81e19
+# %% ../nbs/05_distill.ipynb #f5abca60
 @dataclass(frozen=True)
 class Step:
     "A distillation step and its settings; raises `ValueError` for those that cannot be."
@@ -274,7 +275,7 @@ class Step:
         if self.form == 'threshold': return thresholded_softmax(F, tau)
         return (tau*F).softmax(-1)
 
-# %% ../nbs/05_distill.ipynb #11de4dc6
+# %% ../nbs/05_distill.ipynb #d46ce111
 def _apart(a, b): return ((a-b).abs().sum(-1)/2).mean().item()
 
 def _undecided(p, form):
@@ -297,7 +298,7 @@ def lamp(step:Step,          # how a teacher's logits become targets
     return dict(entropy=_undecided(p, step.form), from_labels=_apart(p, hot),
                 from_class_mean=_apart(p, means), gap_left=_apart(p, step.targets(F)))
 
-# %% ../nbs/05_distill.ipynb #2914c953
+# %% ../nbs/05_distill.ipynb #f2d6ec1f
 def dark_knowledge(p:torch.Tensor, # targets, (n, k)
                    sample,         # the training data, a `Sample`
                   )->torch.Tensor: # (k, 2), in [0, 1]; 0 where no sample shows the view

@@ -6,7 +6,7 @@
 __all__ = ['DATA', 'PRESETS', 'Arm', 'Preset', 'train_seed', 'predicted_views', 'run_seed', 'judged', 'plot_theory',
            'plot_targets', 'teaching', 'run_theory', 'arms_table', 'ekd_theory', 'prediction_quality', 'forms_rows']
 
-# %% ../nbs/11_theory.ipynb #f01f10df
+# %% ../nbs/11_theory.ipynb #7e646689
 import math
 from dataclasses import asdict, dataclass, replace
 import torch
@@ -23,7 +23,7 @@ from .self_distill import COLOURS
 from .train import GrowthLR, train
 from .views import views_held
 
-# %% ../nbs/11_theory.ipynb #4a51dcd5
+# %% ../nbs/11_theory.ipynb #c7a27cff
 @dataclass(frozen=True)
 class Arm:
     "Networks that learn alike."
@@ -46,7 +46,7 @@ class Arm:
         check_number('scale', self.scale, 0, above=True)
         if not callable(self.lr): check_number('lr', self.lr, 0, above=True)
 
-# %% ../nbs/11_theory.ipynb #4f7f4bca
+# %% ../nbs/11_theory.ipynb #ce96c852
 def _check_preset(p):
     "Raise `ValueError` for sizes that cannot be."
     for o in ('n_train', 'members', 'max_steps', 'repeats', 'n_probe', 'm'):
@@ -66,7 +66,7 @@ def _check_arm(p, o):
     check_number(f'members, for the teachers of {o.name},', p.members, least)
     if o.name in ('single', 'ensemble'): raise ValueError(f'no arm can be called {o.name!r}')
 
-# %% ../nbs/11_theory.ipynb #9bf939f7
+# %% ../nbs/11_theory.ipynb #67a9a113
 @dataclass(frozen=True)
 class Preset:
     "Sizes of a theory run, and its arms."
@@ -91,7 +91,7 @@ class Preset:
 
     def __post_init__(self): _check_preset(self)
 
-# %% ../nbs/11_theory.ipynb #6bb92672
+# %% ../nbs/11_theory.ipynb #372a2389
 def first_weights(preset:Preset, # sizes
                   seed:int,      # of the run
                   group:str,     # 'members' or 'students'
@@ -102,7 +102,7 @@ def first_weights(preset:Preset, # sizes
     seeds = [seed_of(seed, group, i) for i in range(n)]
     return init_weights(seeds, preset.dist.k, preset.m, preset.dist.d, preset.sigma0, device=device)
 
-# %% ../nbs/11_theory.ipynb #fbce3143
+# %% ../nbs/11_theory.ipynb #edecc061
 def make_probe(preset:Preset,  # sizes
                seed:int,       # of the run
                device='cpu',   # where the data live
@@ -115,7 +115,7 @@ def make_probe(preset:Preset,  # sizes
         return mu_error(*errors, preset.dist.mu)
     return probe
 
-# %% ../nbs/11_theory.ipynb #3542ed46
+# %% ../nbs/11_theory.ipynb #73d3c3a7
 def _fused(arms):
     "Arms in groups that can train as one."
     groups = {}
@@ -136,13 +136,14 @@ def _fit_of(fit, rows):
     history = {k: some(v) for k, v in fit.history.items()}
     return replace(fit, weight=fit.weight[rows], steps=fit.steps[rows], done=fit.done[rows], history=history)
 
-# %% ../nbs/11_theory.ipynb #98c62c28
+# %% ../nbs/11_theory.ipynb #7f15eff4
 def _teach(preset, seed, arms, data, singles, held, F, options):
     "Train a group of arms that are taught alike: name → (fit, scaled logits of the teacher or None)."
     most = max(o.networks for o in arms)
     fresh = singles if arms[0].start == 'single' else first_weights(preset, seed, 'students', most, data.x.device)
     own = view_strength(fresh).argmax(-1)
-    start, teachers, step = torch.cat([fresh[:o.networks] for o in arms]), [None]*len(arms), arms[0].step
+    start = torch.cat([fresh[:o.networks] for o in arms])
+    teachers, step = [None]*len(arms), arms[0].step
     def says(o): return o.scale*teacher_logits(o.teacher, F, data.y, held, own[:o.networks], o.E, seed)
     if arms[0].teacher: teachers = [says(o) for o in arms]
     objective = step.objective(data.y, torch.cat(teachers)) if arms[0].teacher else None
@@ -151,7 +152,7 @@ def _teach(preset, seed, arms, data, singles, held, F, options):
     fits = [_fit_of(fit, slice(a, b)) for a, b in zip(ends, ends[1:])]
     return {o.name: found for o, *found in zip(arms, fits, teachers)}
 
-# %% ../nbs/11_theory.ipynb #a0650195
+# %% ../nbs/11_theory.ipynb #056f924e
 def train_seed(preset:Preset,   # sizes and arms
                seed:int,        # decides everything
                device='cpu',    # where to train
@@ -174,7 +175,7 @@ def train_seed(preset:Preset,   # sizes and arms
         except FloatingPointError: pass
     return fits, data
 
-# %% ../nbs/11_theory.ipynb #ad8b1873
+# %% ../nbs/11_theory.ipynb #d1889102
 def predicted_views(arm:Arm,           # a group of students
                     own:torch.Tensor,  # view strengths at their start, (S, k, 2)
                     held:torch.Tensor, # views that the members hold, (L, k, 2) bool
@@ -186,7 +187,7 @@ def predicted_views(arm:Arm,           # a group of students
     a = chosen_members(arm.teacher, held, own.argmax(-1), arm.E)
     return mine | torch.einsum('slk,lkv->skv', a, held.float()).bool()
 
-# %% ../nbs/11_theory.ipynb #7e75bdc2
+# %% ../nbs/11_theory.ipynb #524f6f1a
 def _digits(x, n=4): return [float(f'{v:.{n}g}') for v in x.flatten().tolist()]
 
 def _needed(history, below=.01):
@@ -199,7 +200,8 @@ def _views_row(arm, fit, start, held):
     want = predicted_views(arm, start, held).all(-1)
     end = views_held(view_strength(fit.weight.cpu())).all(-1)
     both, predicted = (_digits(o.float().mean(1)) for o in (end, want))
-    right, pairs = (end == want).float().mean().item(), torch.stack([want, end]).flatten(1)
+    right = (end == want).float().mean().item()
+    pairs = torch.stack([want, end]).flatten(1)
     return dict(both=both, predicted=predicted, right=right, pairs=pairs.int().tolist())
 
 def _taught_row(step, G, F, data):
@@ -211,13 +213,14 @@ def _arm_row(preset, arm, fit, G, data, start, held):
     "What is noted of an arm beside its test errors."
     F, h = predict(fit.weight, data.x, **preset.activation), fit.history
     time, error = (_digits(h[o].mean(1)) for o in ('time', 'probe'))
-    right, curve = _digits(1-error_rate(F, data.y)), dict(step=h['step'].tolist(), time=time, error=error)
+    right = _digits(1-error_rate(F, data.y))
+    curve = dict(step=h['step'].tolist(), time=time, error=error)
     row = dict(train_accuracy=right, steps=fit.steps.tolist(), time=_digits(h['time'][-1]),
                needed=_digits(_needed(h)), curve=curve)
     if arm is not None: row |= _views_row(arm, fit, start[arm.start][:arm.networks], held)
     return row if G is None else row | _taught_row(arm.step, G, F, data)
 
-# %% ../nbs/11_theory.ipynb #da2e1248
+# %% ../nbs/11_theory.ipynb #18d91fae
 def _test_errors(preset, seed, fits):
     "Errors of every network, and of the ensemble of the singles, on fresh data in one stream."
     sizes = [len(fit.weight) for fit, _ in fits.values()]
@@ -236,7 +239,7 @@ def _lottery(before, strength, data):
                 predicted=(before.argmax(-1) == strength.argmax(-1)).float().mean().item(),
                 lacking=(~held[:,y,view]).float().sum(1).mean().item())
 
-# %% ../nbs/11_theory.ipynb #3693676f
+# %% ../nbs/11_theory.ipynb #7f9efb06
 def run_seed(preset:Preset,  # sizes and arms
              seed:int,       # decides everything
              device='cpu',   # where to train
@@ -261,7 +264,7 @@ def run_seed(preset:Preset,  # sizes and arms
     lottery = _lottery(before('members', preset.members), strength['single'], data)
     return dict(seed=seed, arms=rows, lottery=lottery) | strength
 
-# %% ../nbs/11_theory.ipynb #5979ad73
+# %% ../nbs/11_theory.ipynb #1597537f
 def of(arm:str,       # name of an arm
        key:str='mu',  # which of its numbers
       ):              # function of a row
@@ -290,7 +293,7 @@ def _over_count(E):
         return None if v is None else v*2**(E+1)
     return value
 
-# %% ../nbs/11_theory.ipynb #3d34e011
+# %% ../nbs/11_theory.ipynb #102b0846
 DOSES = (1, 2, 3, 5)
 _TAUGHT = ('labels', *(f'kd{E}' for E in DOSES), 'kd')
 
@@ -324,7 +327,7 @@ def _predicted_right(row):
     v = [row['arms'][o]['right'] for o in _TAUGHT if o in row['arms']]
     return 100*sum(v)/len(v) if v else None
 
-# %% ../nbs/11_theory.ipynb #7ec0ecd3
+# %% ../nbs/11_theory.ipynb #cfd758d0
 CONTROLS = ('labels',)
 HALF, STILL = Band((.49, .51), (.4, .6), 'μ'), Band((.35, None), unit='μ')
 
@@ -366,7 +369,7 @@ CLAIMS = [
     Claim('multiview.error', 'error on multi-view data of singles, ensemble and its students (the worst)', '0',
           Band((None, .001)), _multi_view, (0, 0))]
 
-# %% ../nbs/11_theory.ipynb #28c8b390
+# %% ../nbs/11_theory.ipynb #c0d63ac5
 def judged(rows:list, # what `run_seed` returned, one row a seed
           )->list:    # rows of the ledger
     "The claims, judged family by family: a family is what stands before the dot of an id."
@@ -374,7 +377,7 @@ def judged(rows:list, # what `run_seed` returned, one row a seed
     for o in CLAIMS: families.setdefault(o.id.split('.')[0], []).append(o)
     return [row for o in families.values() for row in judge(o, rows, varies='seed: data, first weights, test samples')]
 
-# %% ../nbs/11_theory.ipynb #9105a1b4
+# %% ../nbs/11_theory.ipynb #24961b0f
 SHOWN = dict(labels='bare labels', own_view='half an ensemble: its own views', kd1='one network', kd2='two',
              kd3='three', kd5='five', kd='all ten')
 
@@ -396,7 +399,7 @@ def _curves(ax, rows):
     ax.set(xscale='log', ylim=(0, .6), xlabel='training time (Σ learning rate)', ylabel='test error (units of μ)')
     ax.legend(fontsize=7, title='teacher', title_fontsize=8)
 
-# %% ../nbs/11_theory.ipynb #71a2d60e
+# %% ../nbs/11_theory.ipynb #32dedb50
 def _doses(ax, rows):
     "Error against the number of teachers, every seed, beside the count."
     from matplotlib.ticker import FixedLocator
@@ -421,7 +424,7 @@ def _predictions(ax, rows):
 
 def _colour_of(name): return '#f0a030' if name == 'other_view' else _colour(name)
 
-# %% ../nbs/11_theory.ipynb #14073200
+# %% ../nbs/11_theory.ipynb #d089dfeb
 def plot_theory(ledger:dict, # as written to theory.json
                ):            # matplotlib figure
     "Error of students while learning, by teacher; against the number of teachers; views predicted and found."
@@ -430,7 +433,7 @@ def plot_theory(ledger:dict, # as written to theory.json
     for ax, draw in zip(axs, (_curves, _doses, _predictions)): draw(ax, ledger['seeds'])
     return fig
 
-# %% ../nbs/11_theory.ipynb #f5ed4755
+# %% ../nbs/11_theory.ipynb #b0593049
 def plot_targets(ledger:dict, # as written to theory.json
                 ):            # matplotlib figure
     "What teachers say about other classes: a heat map by class and view for each of them, first seed."
@@ -446,7 +449,7 @@ def plot_targets(ledger:dict, # as written to theory.json
     fig.colorbar(image, ax=axs[0,-1], label='target')
     return fig
 
-# %% ../nbs/11_theory.ipynb #e25564b8
+# %% ../nbs/11_theory.ipynb #6e37ffca
 DATA = MultiView(k=10, P=12, d=128, s=2., mu=.005, own=(1., 1.2), other=(.4, .4), rho=.005, Gamma=.4, gamma=0.,
                  sigma_p=.106)
 
@@ -469,7 +472,7 @@ def teaching(networks:int=4, # students of an arm
     going_on = Arm('stay', '', start='single', networks=networks, lr=GrowthLR(.15, 10., 1e4), steps=stay)
     return (*controls, *doses, self_kd, *continued, going_on)
 
-# %% ../nbs/11_theory.ipynb #a1ba764e
+# %% ../nbs/11_theory.ipynb #38f06513
 def more_controls(networks:int=3, # of each
                  )->tuple:        # of `Arm`
     "Teachers that spoil the samples, and singles that go on at a rate that does not rise."
@@ -477,7 +480,7 @@ def more_controls(networks:int=3, # of each
     flat = Arm('stay_flat', '', start='single', networks=networks, lr=100., steps=1200)
     return (*spoiled, flat)
 
-# %% ../nbs/11_theory.ipynb #0003a469
+# %% ../nbs/11_theory.ipynb #cb0ede65
 FORMS = [Step('window', w, tau, theta) for w in (10.,) for tau in (.1, .19, .3) for theta in (.25, .5)]
 FORMS += [Step('threshold', w, tau) for w in (1., 10.) for tau in (.05, .1, .19, .3)]
 FORMS += [Step('kl', w, tau) for w in (.5, .9) for tau in (.02, .05, .19, 1.)]
@@ -488,7 +491,7 @@ def step_name(step:Step, scale:float)->str: # e.g. 'window w=10 τ=0.19 θ=0.5 c
     settings = f'w={step.weight:g} τ={step.tau:g}'
     return f'{step.form} {settings} {theta}c={scale:g}'
 
-# %% ../nbs/11_theory.ipynb #ff64540b
+# %% ../nbs/11_theory.ipynb #6a7dc9b5
 def forms_map(networks:int=2,       # with each teacher
               scales:tuple=(40., 400.), # c
               forms:tuple=tuple(FORMS), # of `Step`
@@ -503,7 +506,7 @@ def forms_map(networks:int=2,       # with each teacher
                 arms.append(Arm(f'{step_name(step, c)} {teacher}', teacher, **how))
     return tuple(arms)
 
-# %% ../nbs/11_theory.ipynb #ed05232f
+# %% ../nbs/11_theory.ipynb #f3dd06c8
 def _classes(k):
     "The data with more classes: as many samples a class, as much noise for a view."
     d = max(128, 3*k)
@@ -523,7 +526,7 @@ PRESETS = dict(
     paper = Preset(replace(DATA, k=20, s=3., P=16, d=192, mu=.003, sigma_p=.087), 2000, teaching(2, 1, 500, 1200),
                    **_EAGER))
 
-# %% ../nbs/11_theory.ipynb #1074959f
+# %% ../nbs/11_theory.ipynb #8e4f68f3
 def _ledger(preset, seed, device, rows):
     "Claims, provenance and rows of a run, as plain values."
     def values(row): return {k: v for k, v in row.items() if not torch.is_tensor(v)}
@@ -547,7 +550,7 @@ def run_theory(preset:Preset,  # sizes and arms
     ledger = _ledger(preset, seed, device, [run.load(f'seed{s}') for s in seeds])
     return run.finish('theory', ledger, plot_theory(ledger))
 
-# %% ../nbs/11_theory.ipynb #71a6e0c3
+# %% ../nbs/11_theory.ipynb #4f2804bf
 def arms_table(ledger:dict,         # of `run_theory`
                markdown:bool=False, # for the docs
               )->str:               # a line an arm
@@ -571,18 +574,18 @@ def arms_table(ledger:dict,         # of `run_theory`
         return [arm, text(arm, 'mu'), worst(arm), text(arm, 'both'), text(arm, 'predicted'), *lamps]
     return table(head, [line(o) for o in arms if o in rows[0]['arms']], markdown)
 
-# %% ../nbs/11_theory.ipynb #f12a645a
+# %% ../nbs/11_theory.ipynb #6af5e9f5
 def _summary(ledger, name, out):
     "What the command prints."
     p, n = ledger['provenance'], len(ledger['seeds'])
-    tests, memory = p['config']['n_test'], p['peak_mem_mib'] or 0
-    note = (f"preset {name}, {n} seeds, {tests:,} fresh test samples a network, {p['wall_s']:.0f} s, "
+    tests, wall, memory = p['config']['n_test'], p['wall_s'], p['peak_mem_mib'] or 0
+    note = (f'preset {name}, {n} seeds, {tests:,} fresh test samples a network, {wall:.0f} s, '
             f"peak memory {memory:.0f} MiB, on {p['device']}; results and picture in {out}")
     return '\n\n'.join([claims_table(ledger['claims']), arms_table(ledger), note])
 
 @call_parse
 @one_line_errors
-def ekd_theory(preset:str='default', # quick (seconds), default (minutes), full, paper (larger); forms, forms20, forms40: a map of steps
+def ekd_theory(preset:str='default', # quick (seconds), default (minutes), full, paper; forms, forms20, forms40 (a map of steps)
                seed:int=0,           # the first seed; the preset's repeats use seed, seed+1, ...
                out:str=None,         # folder for results and checkpoints; resumes (default: runs/theory-PRESET-seedN)
                device:str='auto',    # where to train: cpu, cuda, cuda:1, auto, ...
@@ -596,7 +599,7 @@ def ekd_theory(preset:str='default', # quick (seconds), default (minutes), full,
     out = out or f'runs/theory-{preset}-seed{seed}'
     print(_summary(run_theory(p, seed, out, check_device(device)), preset, out))
 
-# %% ../nbs/11_theory.ipynb #f959b0a2
+# %% ../nbs/11_theory.ipynb #e8a1e76c
 def prediction_quality(row:dict, # what `run_seed` returned
                       )->dict:   # 'correlation'; share found with both views where 'both', or 'one', was predicted
     "How well the union of views foretells which classes end with both views."
@@ -606,7 +609,7 @@ def prediction_quality(row:dict, # what `run_seed` returned
     return dict(correlation=torch.corrcoef(torch.stack([want, end]))[0, 1].item(),
                 both=end[want == 1].mean().item(), one=end[want == 0].mean().item())
 
-# %% ../nbs/11_theory.ipynb #14473dcb
+# %% ../nbs/11_theory.ipynb #c1100ce5
 def forms_rows(ledger:dict, # of a `forms` preset
               )->list:      # of dicts: 'step', 'ensemble', 'labels' (errors in μ, over seeds), 'gap', 'right'
     "A row for each form and setting: errors of both students, gap left to the ensemble, worst training accuracy."
@@ -616,7 +619,7 @@ def forms_rows(ledger:dict, # of a `forms` preset
         there = [s for s in ledger['seeds'] if {taught, control} <= s['arms'].keys()]
         if not there: continue
         gaps = [s['arms'][taught]['lamp']['gap_left'] for s in there]
-        ensemble, labels = ([of(arm)(s) for s in there] for arm in (taught, control))
+        ensemble, labels = [of(taught)(s) for s in there], [of(control)(s) for s in there]
         right = min(min(_of_all(s, (taught, control), 'train_accuracy')) for s in there)
         out.append(dict(step=name, gap=sum(gaps)/len(gaps), ensemble=ensemble, labels=labels, right=right))
     return out
