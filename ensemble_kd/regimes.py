@@ -6,14 +6,14 @@
 __all__ = ['REGIME_PRESETS', 'REGIMES', 'drift_point', 'linear_columns', 'network_columns', 'responses', 'multiview_point',
            'movement', 'regime_claims', 'RegimePreset', 'plot_regimes', 'run_regimes', 'columns_table', 'ekd_ntk']
 
-# %% ../nbs/17_regimes.ipynb #1da42b16
+# %% ../nbs/17_regimes.ipynb #ce2269d8
 import warnings
 from dataclasses import asdict, dataclass, replace
 import torch
 from fastcore.script import call_parse
 from torch import nn
 from torch.nn import functional as nnf
-from .claims import Band, Claim, Positive, claims_table, judge, mean_ci
+from .claims import Band, Claim, Positive, claims_table, judge, mean_ci, mean_half
 from .core import check_choice, check_number, generator, seed_of, table
 from .data import MultiView
 from .distill import kl_step
@@ -23,13 +23,14 @@ from .linear import kernel_dynamics, linear_nets, linear_patches, patch_displace
 from .model import init_weights, predict, smoothed_relu, smoothed_relu_grad, view_strength
 from .ntk import empirical_ntk, kernel_alignment, kernel_drift, patch_ntk
 from .resnet import seeded
-from .runs import Run, Unit, check_device, checksum, one_line_errors, provenance
+from .runs import Run, check_device, checksum, one_line_errors, provenance
 from .self_distill import COLUMNS, five_columns
 from .study import GRID, choose, digits, small_cnn, split, study_repeat
 from .train import GrowthLR, cross_entropy, train
 from .trainer import Recipe, Stacked, TensorData
+from .views import both_views
 
-# %% ../nbs/17_regimes.ipynb #716c0ab0
+# %% ../nbs/17_regimes.ipynb #7b92f4a2
 class _Scaled(nn.Module):
     "A linear layer with N(0, 1) weights, divided by the root of its inputs (NTK scaling)."
     def __init__(self, i, o, gain=1.):
@@ -47,7 +48,7 @@ def wide_net(d:int,      # inputs
     def make(): return nn.Sequential(nn.Flatten(), _Scaled(d, width, 2**.5), nn.ReLU(), _Scaled(width, k))
     return seeded(make, seed)
 
-# %% ../nbs/17_regimes.ipynb #4d070b93
+# %% ../nbs/17_regimes.ipynb #46365192
 def drift_point(x:torch.Tensor,  # inputs, (n, ...)
                 y:torch.Tensor,  # labels, (n,)
                 width:int,       # hidden units
@@ -71,7 +72,7 @@ def drift_point(x:torch.Tensor,  # inputs, (n, ...)
     return dict(width=width, seed=seed, drift=kernel_drift(K0, empirical_ntk(net, x)),
                 error=error, loss=left**2)
 
-# %% ../nbs/17_regimes.ipynb #7b3115b5
+# %% ../nbs/17_regimes.ipynb #ee9881c7
 def slope(points:list, # of `drift_point`, several widths
           key:str,     # 'drift' or 'error'
          )->float:     # exponent a of key ∝ width^a
@@ -81,7 +82,7 @@ def slope(points:list, # of `drift_point`, several widths
     a, b = a-a.mean(), b-b.mean()
     return ((a*b).sum() / a.square().sum()).item()
 
-# %% ../nbs/17_regimes.ipynb #f10b5367
+# %% ../nbs/17_regimes.ipynb #1a3b8c98
 FORMS = ((1., 2., .5), (1., 4., .9), (20., 5., .8))     # (scale of the teacher's logits, temperature, its weight)
 
 def _objectives(y, teacher, forms):
@@ -95,7 +96,7 @@ def _chosen(tried, y):
     best = choose(torch.stack([o['valid'] for o in tried]), y)
     return best, tried[best]
 
-# %% ../nbs/17_regimes.ipynb #a36bbf7c
+# %% ../nbs/17_regimes.ipynb #d752b3ca
 def linear_columns(start:torch.Tensor,  # weights of the members, (L, k, m, d)
                    fresh:torch.Tensor,  # weights of the students, (L, k, m, d)
                    data,                # training `Sample`
@@ -113,7 +114,7 @@ def linear_columns(start:torch.Tensor,  # weights of the members, (L, k, m, d)
         return best
     return five_columns(fit), choice
 
-# %% ../nbs/17_regimes.ipynb #fe0860ea
+# %% ../nbs/17_regimes.ipynb #20627ac2
 def _fitted(start, data, rates, high, average=False, student=False, **kw):
     "Weights of the first rate that gets the training data right (a student: that converges), or of the last."
     weight = None
@@ -125,7 +126,7 @@ def _fitted(start, data, rates, high, average=False, student=False, **kw):
     if weight is not None: return weight
     raise FloatingPointError(f'training diverges at every learning rate tried, down to {low:.1g}')
 
-# %% ../nbs/17_regimes.ipynb #7de3bbf6
+# %% ../nbs/17_regimes.ipynb #17bb3312
 def network_columns(start:torch.Tensor,  # weights of the members, (L, k, m, d)
                     fresh:torch.Tensor,  # weights of the students, (L, k, m, d)
                     data,                # training `Sample`
@@ -151,7 +152,7 @@ def network_columns(start:torch.Tensor,  # weights of the members, (L, k, m, d)
         return best
     return five_columns(fit), choice, trained[0]
 
-# %% ../nbs/17_regimes.ipynb #aeb578e4
+# %% ../nbs/17_regimes.ipynb #3a52b39a
 def _errors(columns, tests):
     "Error of each column on each test set, in [0, 1]."
     labels = {t: o.y for t, o in tests.items() if t != 'valid'}
@@ -166,7 +167,7 @@ def _samples(dist, n, seed, n_test, device):
     half = replace(dist, mu=.5)
     return data, tests | dict(valid=half.sample(n_test//2, gen('valid')).to(device))
 
-# %% ../nbs/17_regimes.ipynb #3771d96e
+# %% ../nbs/17_regimes.ipynb #8778be3b
 RIDGES = (.001, .01, .1, 1.)
 
 def _solve(models, y, k, tests, average=False):
@@ -180,7 +181,7 @@ def _solve(models, y, k, tests, average=False):
         else: tried.append({t: average_logits(F)[None] for t, F in found.items()} if average else found)
     return _chosen(tried, tests['valid'].y)[1]
 
-# %% ../nbs/17_regimes.ipynb #f4b60509
+# %% ../nbs/17_regimes.ipynb #00d896a4
 def linear_controls(dist:MultiView,       # the formal data
                     start:torch.Tensor,   # weights of the members, (L, k, m, d)
                     data,                 # training `Sample`
@@ -204,7 +205,7 @@ def linear_controls(dist:MultiView,       # the formal data
         solved[f'wide{f}'] = _solve(models, data.y, k, tests)
     return dict(wide=_errors(wide, tests), regression=_errors(solved, tests))
 
-# %% ../nbs/17_regimes.ipynb #b3ea49b7
+# %% ../nbs/17_regimes.ipynb #2d48f70e
 def responses(weight:torch.Tensor,     # weights, (L, k, m, d); of the linearised network its first ones
               views:torch.Tensor,      # features v, (k, 2, d)
               delta:torch.Tensor=None, # displacement of a linearised network, (L, k, m, d)
@@ -214,12 +215,7 @@ def responses(weight:torch.Tensor,     # weights, (L, k, m, d); of the linearise
     if delta is None: return smoothed_relu(overlap(weight)).sum(2)
     return (smoothed_relu_grad(overlap(weight))*overlap(delta)).sum(2)
 
-def _both(response, share=.2):
-    "Share of classes whose weaker response is at least a share of the stronger."
-    low, high = response.amin(-1), response.amax(-1)
-    return ((high > 0) & (low >= share*high)).double().mean().item()
-
-# %% ../nbs/17_regimes.ipynb #354c24a1
+# %% ../nbs/17_regimes.ipynb #80cc57fd
 def multiview_point(dist:MultiView,  # data
                     n:int,           # training samples
                     m:int,           # neurons a class
@@ -238,7 +234,7 @@ def multiview_point(dist:MultiView,  # data
     lin, lin_choice = linear_columns(start, fresh, data, tests, forms=forms)
     net, net_choice, weight = network_columns(start, fresh, data, tests, forms=forms)
     delta = patch_displacement(start, data.x, lin['single']['alpha'])
-    both = dict(linear=_both(responses(start, views, delta)), network=_both(responses(weight, views)))
+    both = dict(linear=both_views(responses(start, views, delta)), network=both_views(responses(weight, views)))
     K = [patch_ntk(w, data.x[:100]) for w in (start, weight)]
     def alignment(k): return sum(kernel_alignment(o.mean(0), data.y[:100]) for o in k)/len(k)
     return dict(seed=seed, sigma0=sigma0, mass=dist.gamma*dist.P, placed=dist.feature_noise,
@@ -246,7 +242,7 @@ def multiview_point(dist:MultiView,  # data
                 drift=kernel_drift(*K), alignment=[alignment(k) for k in K],
                 choice=dict(linear=lin_choice, network=net_choice)) | linear_controls(dist, start, data, tests, seed)
 
-# %% ../nbs/17_regimes.ipynb #4eb5508a
+# %% ../nbs/17_regimes.ipynb #0bc39370
 STEPS = (100, 200, 400)          # of linear models
 RATES = (.005, .01, .02)         # highest learning rates of networks
 
@@ -267,7 +263,7 @@ def _linear_columns_of(singles, students, known, ya, yb, parts, steps, choice):
         return found
     return five_columns(fit)
 
-# %% ../nbs/17_regimes.ipynb #fa4f72a2
+# %% ../nbs/17_regimes.ipynb #8af03a12
 def linear_repeat(make,             # (width factor) → network
                   x:torch.Tensor,   # all inputs
                   y:torch.Tensor,   # all labels
@@ -291,7 +287,7 @@ def linear_repeat(make,             # (width factor) → network
     fitted = error_rate(known['train'], ya).mean().item()
     return dict(error={name: wrong(o) for name, o in columns.items()}, wide=wide, choice=choice, train=100*fitted)
 
-# %% ../nbs/17_regimes.ipynb #9e69144a
+# %% ../nbs/17_regimes.ipynb #943d5858
 def network_repeat(make, x:torch.Tensor, y:torch.Tensor, seed:int, sizes:tuple, members:int=5, # as in `linear_repeat`
                    students:int=2, # per setting
                    epochs:int=125, # passes over the training images
@@ -311,7 +307,7 @@ def network_repeat(make, x:torch.Tensor, y:torch.Tensor, seed:int, sizes:tuple, 
 
 def _recipe(epochs, lr): return Recipe(epochs=epochs, batch=50, optimizer='adam', lr=lr, weight_decay=0., warmup=.1)
 
-# %% ../nbs/17_regimes.ipynb #8e262973
+# %% ../nbs/17_regimes.ipynb #a5e51cf7
 def movement(make,           # function without arguments that makes the network
              x:torch.Tensor, # training inputs
              y:torch.Tensor, # labels
@@ -328,7 +324,7 @@ def movement(make,           # function without arguments that makes the network
     KT = empirical_ntk(net, x, kind='trace')
     return dict(drift=kernel_drift(K0, KT), alignment=[kernel_alignment(K0, y), kernel_alignment(KT, y)])
 
-# %% ../nbs/17_regimes.ipynb #8e822ccb
+# %% ../nbs/17_regimes.ipynb #fa82f4c4
 def _less(better, worse, times=100):
     "By how much one value of a row is below another."
     def value(row): return times*(worse(row)-better(row))
@@ -354,7 +350,7 @@ def _worse_with_noise(row):
 
 def _aligned(row): return row['alignment'][1]-row['alignment'][0]
 
-# %% ../nbs/17_regimes.ipynb #087afbbe
+# %% ../nbs/17_regimes.ipynb #0e4b68a2
 _DRIFT = [
     Claim('drift.slope', 'the kernel moves less in wider networks: exponent of its drift',
           'theory: −1/2 (bound) to −1', Band((-1.25, -.5), (None, -.25)),
@@ -364,7 +360,7 @@ _DRIFT = [
 
 _POINTS = Positive('points')
 
-# %% ../nbs/17_regimes.ipynb #63b505c3
+# %% ../nbs/17_regimes.ipynb #6f30d5f7
 MULTIVIEW_CLAIMS = [*_DRIFT,
     Claim('linear.no_lottery', 'linearised: both views of a class are learned', 'no lottery expected',
           Band((80, None), (60, None), '% of classes'), lambda r: 100*r['base']['both']['linear']),
@@ -394,7 +390,7 @@ MULTIVIEW_CLAIMS = [*_DRIFT,
     Claim('alignment', 'learning features aligns the kernel with the labels', 'not measured', Positive('of alignment'),
           lambda r: _aligned(r['base']))]
 
-# %% ../nbs/17_regimes.ipynb #e17beb68
+# %% ../nbs/17_regimes.ipynb #dfea1513
 def _on_images(regime, better, worse): return _less(_error(regime, better), _error(regime, worse), 1)
 
 IMAGE_CLAIMS = [*_DRIFT,
@@ -418,7 +414,7 @@ IMAGE_CLAIMS = [*_DRIFT,
     Claim('alignment', 'learning features aligns the kernel with the labels', 'not measured', Positive('of alignment'),
           lambda r: _aligned(r['movement']))]
 
-# %% ../nbs/17_regimes.ipynb #28bea9a8
+# %% ../nbs/17_regimes.ipynb #3f96f393
 def regime_claims(data:str,  # 'multiview' or a set of images
                   rows:list, # results of each seed
                  )->list:    # rows of the ledger
@@ -426,7 +422,7 @@ def regime_claims(data:str,  # 'multiview' or a set of images
     if data == 'multiview': return judge(MULTIVIEW_CLAIMS, rows, varies='seed: data, first weights, test samples')
     return judge(IMAGE_CLAIMS, rows, varies='seed: split, first weights, orders', shared='the images that are split')
 
-# %% ../nbs/17_regimes.ipynb #8eb5994b
+# %% ../nbs/17_regimes.ipynb #e19f591c
 @dataclass(frozen=True)
 class RegimePreset:
     "Sizes of a run; the defaults are the default preset."
@@ -456,7 +452,7 @@ REGIME_PRESETS = dict(default=RegimePreset(),
                        feature_noise=('independent',), n=160, sizes=(100,200), width=12, wider=(2,),
                        epochs=100, students=1))
 
-# %% ../nbs/17_regimes.ipynb #1e02a1e2
+# %% ../nbs/17_regimes.ipynb #5ccd8e80
 def multiview_seed(preset:RegimePreset, # sizes
                    seed:int,            # decides everything
                    device='cpu',        # where to compute
@@ -476,7 +472,7 @@ def multiview_seed(preset:RegimePreset, # sizes
     return dict(seed=seed, drift=[drift(o) for o in p.widths], base=sweep[0], sigma0=sweep,
                 noise=[point(o, p.sigma0[0]) for o in noisy])
 
-# %% ../nbs/17_regimes.ipynb #1c7e11aa
+# %% ../nbs/17_regimes.ipynb #8132871a
 def image_seed(preset:RegimePreset, # sizes
                x:torch.Tensor,      # all images
                y:torch.Tensor,      # all labels
@@ -499,24 +495,19 @@ def image_seed(preset:RegimePreset, # sizes
     return dict(seed=seed, linear=lin['error'], network=net['error'], wide=lin['wide'], train=lin['train'],
                 choice=choice, drift=drift, movement=move)
 
-# %% ../nbs/17_regimes.ipynb #2e518e13
+# %% ../nbs/17_regimes.ipynb #865c5646
 REGIMES = dict(linear='tab:orange', network='tab:blue')
 _ORDER = ('average', 'ensemble', 'single', 'kd', 'self_kd')
 
-def _spread(values):
-    "Mean and half of the 95 % interval, 0 for a single value."
-    mean, ci = mean_ci(values)
-    return mean, 0 if ci is None else (ci[1]-ci[0])/2
-
 def _line(ax, rows, xs, value, **kw):
     "Mean and 95 % interval over seeds at each x."
-    def at(i): return _spread([value(o, i) for o in rows])
+    def at(i): return mean_half([value(o, i) for o in rows])
     means, halves = zip(*map(at, range(len(xs))))
     ax.errorbar(xs, means, yerr=halves, marker='o', ms=4, capsize=3, **kw)
 
 def _bars(ax, rows, value, label):
     "Error of each column in both regimes."
-    def of(regime, column): return _spread([value(o, regime, column) for o in rows])
+    def of(regime, column): return mean_half([value(o, regime, column) for o in rows])
     for j, (regime, colour) in enumerate(REGIMES.items()):
         means, halves = zip(*(of(regime, c) for c in _ORDER))
         at = [i+.4*j-.2 for i in range(len(_ORDER))]
@@ -524,13 +515,13 @@ def _bars(ax, rows, value, label):
     ax.set(ylabel=label); ax.set_xticks(range(len(_ORDER)), [c.replace('_', '-') for c in _ORDER], rotation=20)
     ax.legend(fontsize=8)
 
-# %% ../nbs/17_regimes.ipynb #03fee6ba
+# %% ../nbs/17_regimes.ipynb #6963d0c2
 def _drift_axis(ax, rows):
     widths = [o['width'] for o in rows[0]['drift']]
     shown = (('drift', 'tab:blue', 'drift of the kernel'), ('error', 'tab:green', 'error of the prediction'))
     for key, colour, name in shown:
         _line(ax, rows, widths, lambda o, i: o['drift'][i][key], color=colour, label=name)
-    first = _spread([o['drift'][0]['drift'] for o in rows])[0]
+    first = mean_half([o['drift'][0]['drift'] for o in rows])[0]
     for power, style, name in ((.5, ':', '1/√width'), (1, '--', '1/width')):
         ax.plot(widths, [first*(widths[0]/w)**power for w in widths], color='k', lw=1, ls=style, label=name)
     ax.set(xscale='log', yscale='log', xlabel='width (hidden units)', ylabel='relative to the start')
@@ -548,11 +539,11 @@ def _sigma0_axis(ax, rows):
 
 def _alignment_axis(ax, rows):
     for i, name in enumerate(('at initialisation', 'after training')):
-        mean, half = _spread([o['movement']['alignment'][i] for o in rows])
+        mean, half = mean_half([o['movement']['alignment'][i] for o in rows])
         ax.bar(i, mean, yerr=half, capsize=3, color='tab:blue')
     ax.set_xticks([0,1], ['at initialisation', 'after training']); ax.set(ylabel='alignment of kernel and labels')
 
-# %% ../nbs/17_regimes.ipynb #4d3dda07
+# %% ../nbs/17_regimes.ipynb #eb23703d
 def plot_regimes(data:str,  # 'multiview' or a set of images
                  rows:list, # results of each seed
                 ):          # matplotlib figure
@@ -568,7 +559,7 @@ def plot_regimes(data:str,  # 'multiview' or a set of images
         _alignment_axis(axs[2], rows)
     return fig
 
-# %% ../nbs/17_regimes.ipynb #f3efaa3e
+# %% ../nbs/17_regimes.ipynb #110c7659
 def strided_cnn(classes:int=10, # number of classes
                 width:int=12,   # channels of the first layer; doubled twice
                )->nn.Module:    # for images (n, 3, 32, 32)
@@ -588,7 +579,7 @@ def _load(data, device):
     x = normalize(images.x_train[rows], stats=images.stats)
     return x.to(device), images.y_train[rows].to(device), lambda w: strided_cnn(10, w)
 
-# %% ../nbs/17_regimes.ipynb #49fecc4f
+# %% ../nbs/17_regimes.ipynb #81e7bc73
 def run_regimes(preset:RegimePreset,  # sizes
                 data:str,             # 'multiview', 'digits', 'cifar10' or 'cifar100'
                 seed:int=0,           # the first seed
@@ -606,16 +597,14 @@ def run_regimes(preset:RegimePreset,  # sizes
     def make(s):
         if images is None: return multiview_seed(preset, s, device, run.status)
         return image_seed(preset, *images, s, run.status)
-    def unit(s): return Unit(f'seed{s}', lambda: make(s))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FutureWarning)         # PyTorch's own, at its first forward-mode derivative
-        run.work([unit(s) for s in seeds], progress, 'seed')
-    rows = [run.load(f'seed{s}') for s in seeds]
+        rows = run.rows(seeds, make, progress)
     about = provenance(config, seed, device, sum(o['wall_s'] for o in rows))
     ledger = dict(claims=regime_claims(data, rows), provenance=about, seeds=rows)
     return run.finish('ntk', ledger, plot_regimes(data, rows))
 
-# %% ../nbs/17_regimes.ipynb #eff34e9f
+# %% ../nbs/17_regimes.ipynb #b73b77b4
 def columns_table(data:str,            # 'multiview' or a set of images
                   rows:list,           # results of each seed
                   markdown:bool=False, # for the docs
@@ -630,14 +619,14 @@ def columns_table(data:str,            # 'multiview' or a set of images
             lines.append([name, *(f'{mean(regime, c, kind):.2f}' for c in _ORDER)])
     return table(['error in %', *_ORDER], lines, markdown)
 
-# %% ../nbs/17_regimes.ipynb #a55476ce
+# %% ../nbs/17_regimes.ipynb #3b2c8e39
 def _paper_preset(data, seed, out, device):
     "Figure 1's linearised network, column by column, by the machinery of the tables."
     check_choice('data of the paper preset', data, ('cifar10', 'cifar100'))
     from ensemble_kd.cifar import ekd_cifar
     ekd_cifar(preset='ntk', data=data, seed=seed, out=out or f'runs/ntk-{data}-paper-seed{seed}', device=device)
 
-# %% ../nbs/17_regimes.ipynb #e90556ae
+# %% ../nbs/17_regimes.ipynb #1fc2b6cf
 @call_parse
 @one_line_errors
 def ekd_ntk(preset:str='default', # quick (half a minute), default (minutes), paper (WRN-10-4-NTK, for a GPU)

@@ -7,7 +7,7 @@ __all__ = ['writable_dir', 'replacing', 'write_json', 'read_json', 'checksum', '
            'Checkpoint', 'Unit', 'versions', 'Run', 'check_device', 'device_name', 'commit', 'provenance',
            'out_of_memory', 'one_line_errors']
 
-# %% ../nbs/10_runs.ipynb #c4eaa84f
+# %% ../nbs/10_runs.ipynb #c3a3a3c9
 import functools, json, os, platform, re, subprocess, sys, tempfile, time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ import torch
 from fastcore.basics import patch
 from tqdm import tqdm
 
-# %% ../nbs/10_runs.ipynb #aa0d198f
+# %% ../nbs/10_runs.ipynb #8c2ca53e
 def writable_dir(path, # folder to create, or to check
                 )->Path: # the folder, which exists and can be written
     "Create `path` if need be and make sure that files can be written there; a one-line `OSError` if not."
@@ -32,7 +32,7 @@ def writable_dir(path, # folder to create, or to check
                       'expected a folder that can be created and written to') from None
     return path
 
-# %% ../nbs/10_runs.ipynb #14a08f38
+# %% ../nbs/10_runs.ipynb #c07a4db9
 @contextmanager
 def replacing(path, # file to write
               advice='make room and run the same command again', # what to do if that fails, for the message
@@ -48,7 +48,7 @@ def replacing(path, # file to write
     except OSError as e: raise OSError(f'cannot write {str(path)!r} ({e.strerror or e}): {advice}') from None
     finally: tmp.unlink(missing_ok=True)
 
-# %% ../nbs/10_runs.ipynb #74b5b11e
+# %% ../nbs/10_runs.ipynb #25b35e59
 def _one_line(numbers):
     "A list of numbers, a line each, on one line."
     return '[' + ' '.join(numbers[1].split()) + ']'
@@ -63,7 +63,7 @@ def write_json(path, # file to write; its folder is created
     with replacing(path) as f: f.write(text.encode())
     return path
 
-# %% ../nbs/10_runs.ipynb #25e732af
+# %% ../nbs/10_runs.ipynb #cc6ef7d3
 def read_json(path,      # file written by `write_json`
               kind=dict, # what it must hold
              )->object:  # what it holds
@@ -75,7 +75,7 @@ def read_json(path,      # file written by `write_json`
     if isinstance(found, kind): return found
     raise ValueError(f'{str(path)!r} is damaged (it holds a {type(found).__name__}): delete it to start afresh')
 
-# %% ../nbs/10_runs.ipynb #640a1e1c
+# %% ../nbs/10_runs.ipynb #bb07cfac
 def _check_real(name, a):
     "Raise `ValueError` unless it is a tensor that holds values."
     if torch.is_tensor(a) and not a.is_meta: return
@@ -96,7 +96,7 @@ def checksum(*tensors)->str: # 16 hexadecimal digits
     for i, o in enumerate(tensors): _check_real(f'tensor {i} of a checksum', o)
     return _checksum('', {f'{i:04}': o for i, o in enumerate(tensors)})[:16]
 
-# %% ../nbs/10_runs.ipynb #cab66b82
+# %% ../nbs/10_runs.ipynb #ccc8476e
 def save_arrays(path,   # file to write
                 about,  # what it holds, anything JSON can hold
                 arrays, # name → tensor
@@ -109,7 +109,7 @@ def save_arrays(path,   # file to write
     data = save(arrays, dict(about=about, checksum=_checksum(about, arrays)))
     with replacing(path) as f: f.write(data)
 
-# %% ../nbs/10_runs.ipynb #d1f718c5
+# %% ../nbs/10_runs.ipynb #abc27c07
 def _parts(o):
     "The parts of a setting, name → value; None if it has none with names."
     if isinstance(o, dict): return o
@@ -136,7 +136,7 @@ def _listed(differences, most=4):
     if len(differences) > most: lines.append(f'and {len(differences)-most} more')
     return '; '.join(lines)
 
-# %% ../nbs/10_runs.ipynb #f5def56d
+# %% ../nbs/10_runs.ipynb #db3d95c6
 def check_same_run(saved:dict, # description found in a file or folder
                    about:dict, # description of the run at hand, anything JSON can hold
                    where,      # the file or folder, for the message
@@ -149,7 +149,7 @@ def check_same_run(saved:dict, # description found in a file or folder
     raise ValueError(f'{str(where)!r} holds a run with other settings ({_listed(_differences(saved, about))}): '
                      'choose another folder (--out), or delete this one')
 
-# %% ../nbs/10_runs.ipynb #d64d4cd1
+# %% ../nbs/10_runs.ipynb #9ffc609b
 def _read_arrays(path):
     "Description and arrays of a file, checked."
     from safetensors.torch import load
@@ -173,7 +173,7 @@ def load_arrays(path,       # file to read
     check_same_run(saved, about, path)
     return arrays
 
-# %% ../nbs/10_runs.ipynb #c81e1a47
+# %% ../nbs/10_runs.ipynb #3c69d715
 class Checkpoint:
     "A file that a training saves its state to and resumes from."
     def __init__(self,
@@ -199,14 +199,14 @@ class Checkpoint:
 
     def due(self): return time.monotonic()-self.saved_at > self.every
 
-# %% ../nbs/10_runs.ipynb #33401896
+# %% ../nbs/10_runs.ipynb #c548e323
 def _check_name(name):
     "Raise `ValueError` unless a name can be that of a file in the run's folder."
     if isinstance(name, str) and name and name[0] != '.' and not {*name} & {*'/\\:*?[]\0\n'}: return name
     raise ValueError('a unit needs a name that a file can have, no path, no dot in front, '
                      f'none of \\ / : * ? [ ]; got {name!r}')
 
-# %% ../nbs/10_runs.ipynb #d5597418
+# %% ../nbs/10_runs.ipynb #49e8327c
 @dataclass(frozen=True)
 class Unit:
     "One piece of a run."
@@ -215,7 +215,7 @@ class Unit:
     needs:tuple=() # names of units that must be there before
     def __post_init__(self): _check_name(self.name)
 
-# %% ../nbs/10_runs.ipynb #620dfea5
+# %% ../nbs/10_runs.ipynb #129c44bd
 def versions()->dict: # name → version, None where it is missing
     "What computes: this package and what its numbers depend on."
     def one(name):
@@ -223,7 +223,7 @@ def versions()->dict: # name → version, None where it is missing
         except ImportError: return None
     return {name: (v := one(name)) and str(v) for name in ('ensemble_kd', 'torch', 'numpy')}
 
-# %% ../nbs/10_runs.ipynb #0b7f517c
+# %% ../nbs/10_runs.ipynb #fa0fc64a
 class Run:
     "A folder of units, each computed once by whoever claims it."
     def __init__(self,
@@ -245,7 +245,7 @@ class Run:
         "Show what is being done, if there is a bar to show it on."
         if self.bar is not None: self.bar.set_postfix_str(text)
 
-# %% ../nbs/10_runs.ipynb #af3887c8
+# %% ../nbs/10_runs.ipynb #002cb27e
 @patch
 def checkpoint(self:Run,
                name,     # of a unit
@@ -254,7 +254,7 @@ def checkpoint(self:Run,
     "Where an unfinished unit keeps its state."
     return Checkpoint(self.out/'unfinished'/f'{_check_name(name)}.safetensors', tell=self.tell, **kwargs)
 
-# %% ../nbs/10_runs.ipynb #ede72e27
+# %% ../nbs/10_runs.ipynb #3fd3d365
 def _split(result):
     "The tensors of a result, and its plain values."
     arrays = {k: v for k, v in result.items() if torch.is_tensor(v)}
@@ -271,7 +271,7 @@ def save(self:Run,
     save_arrays(self.file(name), dict(unit=name, run=self.id, values=values), arrays)
     for o in (self.out/'unfinished').glob(f'{name}.*'): o.unlink(missing_ok=True)
 
-# %% ../nbs/10_runs.ipynb #5c96ba8a
+# %% ../nbs/10_runs.ipynb #c5aa94be
 @patch
 def load(self:Run,
          name, # of a unit
@@ -289,7 +289,7 @@ def _remove(self:Run, name, why):
     self.tell(f'{why}: it is computed again')
     self.file(name).unlink(missing_ok=True)
 
-# %% ../nbs/10_runs.ipynb #30f84f37
+# %% ../nbs/10_runs.ipynb #380bf1ea
 @patch
 @contextmanager
 def claim(self:Run,
@@ -304,7 +304,7 @@ def claim(self:Run,
         try: yield True
         finally: lock.release()
 
-# %% ../nbs/10_runs.ipynb #22f1efb8
+# %% ../nbs/10_runs.ipynb #ea104af1
 @patch
 def _check_plan(self:Run, units):
     "Raise `ValueError` unless units have names of their own, and each one's needs can be met."
@@ -321,7 +321,7 @@ def _check_plan(self:Run, units):
     lacking = ', '.join(n for n in first.needs if n not in there)
     raise ValueError(f'{first.name} waits for what no unit can make before it: {lacking}')
 
-# %% ../nbs/10_runs.ipynb #c4de9a20
+# %% ../nbs/10_runs.ipynb #c9a67553
 @patch
 def work(self:Run,
          units,          # list of `Unit`
@@ -352,7 +352,20 @@ def _try(self:Run, unit):
         self.save(unit.name, result | dict(wall_s=round(time.perf_counter()-start, 2)))
         return True
 
-# %% ../nbs/10_runs.ipynb #951cffb5
+# %% ../nbs/10_runs.ipynb #474e9d3c
+@patch
+def rows(self:Run,
+         seeds,          # whole numbers
+         make,           # function (seed) → its result
+         progress=False, # show a bar
+         what='seed',    # what the bar counts, and the first part of the units' names
+        )->list:         # results, in the order of the seeds
+    "What each seed gives, computed or taken from the folder."
+    def unit(s): return Unit(f'{what}{s}', lambda: make(s))
+    self.work([unit(s) for s in seeds], progress, what)
+    return [self.load(f'{what}{s}') for s in seeds]
+
+# %% ../nbs/10_runs.ipynb #1dca8a56
 def check_device(name:str='auto', # 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'
                 )->torch.device:  # a device that is there
     "The torch device called `name`; a one-line `ValueError` that lists what is there if it is not."
@@ -366,7 +379,7 @@ def check_device(name:str='auto', # 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'
     if name != 'cuda': return torch.device(name)
     return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)) % n)
 
-# %% ../nbs/10_runs.ipynb #08d8d0de
+# %% ../nbs/10_runs.ipynb #847e26e4
 def _cpu_name():
     "The processor in words, as far as the system tells."
     try: return next(l.split(':', 1)[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name'))
@@ -380,7 +393,7 @@ def device_name(device='cpu', # torch device or its name
     n = torch.get_num_threads()
     return f'{_cpu_name()}, {n} thread{"s" * (n > 1)}' if device.type == 'cpu' else device.type
 
-# %% ../nbs/10_runs.ipynb #fc18f060
+# %% ../nbs/10_runs.ipynb #f5d535c9
 def _git(folder, *args):
     "What git prints, whatever repository the environment points at."
     env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')}
@@ -399,7 +412,7 @@ def commit(here=None, # the package's folder; by default the one this module lie
         return _git(top, 'rev-parse', 'HEAD') + '-dirty'*bool(_git(top, 'status', '--porcelain', '--', 'ensemble_kd'))
     except (OSError, subprocess.CalledProcessError, UnicodeError): return None
 
-# %% ../nbs/10_runs.ipynb #b9e86eea
+# %% ../nbs/10_runs.ipynb #37a8c20d
 def _peak_mem_mib(device):
     "Peak memory in MiB: the device's own on CUDA, else the process's; None where the system does not tell."
     if device.type == 'cuda': return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
@@ -419,7 +432,7 @@ def provenance(config:dict,  # every setting that decides the result
                 wall_s=None if wall_s is None else round(float(wall_s), 1), peak_mem_mib=_peak_mem_mib(device),
                 date=datetime.now(timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ'))
 
-# %% ../nbs/10_runs.ipynb #051756c6
+# %% ../nbs/10_runs.ipynb #034c2c7f
 @patch
 def finish(self:Run,
            name:str,    # of the two files
@@ -435,7 +448,7 @@ def finish(self:Run,
         plt.close(figure)
     return ledger
 
-# %% ../nbs/10_runs.ipynb #220db544
+# %% ../nbs/10_runs.ipynb #caca7992
 def out_of_memory(e:BaseException, # what was raised
                  )->bool:          # of the GPU or of the CPU
     "Is it a lack of memory?"
@@ -443,7 +456,7 @@ def out_of_memory(e:BaseException, # what was raised
     lacking = isinstance(e, RuntimeError) and any(o in str(e) for o in texts)
     return lacking or isinstance(e, (MemoryError, torch.cuda.OutOfMemoryError))
 
-# %% ../nbs/10_runs.ipynb #8663e384
+# %% ../nbs/10_runs.ipynb #7c84b3bf
 def one_line_errors(func): # the function of a command, directly beneath `@call_parse`
     "Turn bad input into `command: message` and exit status 2, Ctrl-C into a hint and 130."
     def message(e):

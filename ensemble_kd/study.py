@@ -6,21 +6,21 @@
 __all__ = ['GRID', 'POINTS', 'CLAIMS', 'MOST_WEIGHTS', 'digits', 'split', 'shifts', 'small_cnn', 'choose', 'study_repeat', 'gain',
            'errors_table', 'plot_study', 'study', 'ekd_study']
 
-# %% ../nbs/15_study.ipynb #f7d71e28
+# %% ../nbs/15_study.ipynb #88afc91a
 from dataclasses import asdict
 import numpy as np
 import torch
 from fastcore.script import call_parse
 from torch import nn
 from torch.nn import functional as F
-from .claims import Band, Claim, Positive, claims_table, judge, mean_ci, plus_minus
+from .claims import Band, Claim, Positive, claims_table, judge, mean_ci, mean_half, plus_minus
 from .core import check_choice, check_labels, check_number, check_tensor, seed_of, table
 from .ensemble import error_rate
-from .runs import Run, Unit, check_device, checksum, one_line_errors, provenance
+from .runs import Run, check_device, checksum, one_line_errors, provenance
 from .self_distill import COLOURS, COLUMNS, five_columns
 from .trainer import Recipe, Stacked, TensorData, check_stackable
 
-# %% ../nbs/15_study.ipynb #dc26c3c7
+# %% ../nbs/15_study.ipynb #9970c97f
 def digits()->tuple: # images (1797, 1, 8, 8) in [0, 2], labels (1797,)
     "The 8×8 handwritten digits of scikit-learn; nothing is downloaded."
     try: from sklearn.datasets import load_digits
@@ -30,7 +30,7 @@ def digits()->tuple: # images (1797, 1, 8, 8) in [0, 2], labels (1797,)
     x, y = load_digits(return_X_y=True)
     return torch.tensor(x, dtype=torch.float32).view(-1, 1, 8, 8) / 8, torch.tensor(y)
 
-# %% ../nbs/15_study.ipynb #9021ad62
+# %% ../nbs/15_study.ipynb #650ca778
 def split(y:torch.Tensor, # labels, (n,)
           seed:int,       # draws the split
           sizes:tuple,    # numbers of training and validation samples; the rest is test
@@ -49,7 +49,7 @@ def split(y:torch.Tensor, # labels, (n,)
     order = torch.from_numpy(np.argsort(place, kind='stable'))
     return order.split([*sizes, len(y) - sum(sizes)])
 
-# %% ../nbs/15_study.ipynb #8b59e329
+# %% ../nbs/15_study.ipynb #e5be5c53
 def shifts(x:torch.Tensor, # images, (n, c, h, w)
            y:torch.Tensor, # labels, (n,)
           )->tuple:        # 9n images and labels
@@ -61,7 +61,7 @@ def shifts(x:torch.Tensor, # images, (n, c, h, w)
     moved = [padded[..., i:i+h, j:j+w] for i, j in places]
     return torch.cat(moved), y.repeat(9)
 
-# %% ../nbs/15_study.ipynb #96822e7d
+# %% ../nbs/15_study.ipynb #9e27c219
 def small_cnn(classes:int=10, # number of classes
               width:int=24,   # channels of the first layer; the second has twice as many
              )->nn.Module:    # for images (n, 1, 8, 8)
@@ -71,7 +71,7 @@ def small_cnn(classes:int=10, # number of classes
                          nn.Conv2d(width, 2*width, 3, stride=2, padding=1), nn.ReLU(),
                          nn.Flatten(), nn.Linear(8*width, classes))
 
-# %% ../nbs/15_study.ipynb #6d4cf904
+# %% ../nbs/15_study.ipynb #459ca9ed
 GRID = dict(kd=[(2., .5), (4., .5), (4., .9)],          # (temperature, weight of the teacher)
             self_kd=[(2., .5), (4., .5), (4., .9)],
             smoothing=[(1., .05), (1., .1), (1., .3)])  # a know-nothing teacher
@@ -85,7 +85,7 @@ def choose(z:torch.Tensor, # validation logits of all settings, (settings, stude
     nll = [F.cross_entropy(o.flatten(0, 1), y.repeat(o.shape[0])).item() for o in z]
     return min(range(len(z)), key=lambda i: (errors[i], nll[i]))
 
-# %% ../nbs/15_study.ipynb #c0a844a9
+# %% ../nbs/15_study.ipynb #7a0a92bc
 def _students(net, data, teacher, grid, students, seed, valid):
     "Train `students` networks per setting, choose on validation: their logits on every part, and the setting."
     seeds = [seed_of(*seed, s, i) for s in range(len(grid)) for i in range(students)]
@@ -105,13 +105,13 @@ def _cut(x, y, sizes, seed, expand):
 
 def _error(z, y): return error_rate(z, y.cpu()).mean().item()
 
-# %% ../nbs/15_study.ipynb #f99c9e24
+# %% ../nbs/15_study.ipynb #3aaa446b
 def _check_samples(x, y):
     "Raise `ValueError` unless every input has a label."
     check_tensor('inputs', x, '...', floating=False)
     check_labels(y, n=len(x) if x.ndim else 0)
 
-# %% ../nbs/15_study.ipynb #d82881bc
+# %% ../nbs/15_study.ipynb #277466b3
 def study_repeat(make,          # function without arguments that makes the network
                  x:torch.Tensor,# all inputs, (n, ...)
                  y:torch.Tensor,# all labels, (n,)
@@ -142,7 +142,7 @@ def study_repeat(make,          # function without arguments that makes the netw
     fitted = 100*(1-_error(columns['single']['train_as_is'], yt))
     return dict(seed=seed, error=error, choice=choice, train_accuracy=fitted)
 
-# %% ../nbs/15_study.ipynb #63c4b18e
+# %% ../nbs/15_study.ipynb #d9c521b3
 def gain(better:str,        # column
          over:str='single', # column that it is compared with
         ):                  # function of a repeat's row → points
@@ -150,7 +150,7 @@ def gain(better:str,        # column
     def value(row): return row['error'][over] - row['error'][better]
     return value
 
-# %% ../nbs/15_study.ipynb #0b0fe2ec
+# %% ../nbs/15_study.ipynb #986a3fa9
 POINTS = Positive('points')
 _LITTLE = Band((None, .5), unit='points')
 CLAIMS = [
@@ -172,12 +172,12 @@ CLAIMS = [
     Claim('study.self_kd_over_smoothing', "one network's knowledge beats label smoothing",
           'not reported', POINTS, gain('self_kd', 'smoothing'))]
 
-# %% ../nbs/15_study.ipynb #723b3f79
+# %% ../nbs/15_study.ipynb #d2efaab0
 def _order(rows):
     "The columns of rows, the paper's first, then controls."
     return sorted(rows[0]['error'], key=lambda o: (COLUMNS.index(o) if o in COLUMNS else len(COLUMNS), o))
 
-# %% ../nbs/15_study.ipynb #61e2aead
+# %% ../nbs/15_study.ipynb #a5ef1624
 def errors_table(rows:list,           # what `study_repeat` returned, one row a repeat
                  markdown:bool=False, # for the docs
                 )->str:               # one line per column
@@ -186,7 +186,7 @@ def errors_table(rows:list,           # what `study_repeat` returned, one row a 
     lines = [[name, measured(name)] for name in rows[0]['error']]
     return table(['column', 'test error, mean ± 95 % CI'], lines, markdown)
 
-# %% ../nbs/15_study.ipynb #0b853000
+# %% ../nbs/15_study.ipynb #e2f7cd59
 def plot_study(rows:list, # what `study_repeat` returned, one row a repeat
               ):          # a matplotlib figure
     "Paired gains over a single network: one dot a repeat, mean and 95 % interval in black."
@@ -196,14 +196,14 @@ def plot_study(rows:list, # what `study_repeat` returned, one row a repeat
     columns = [o for o in _order(rows) if o != 'single']
     for i, name in enumerate(columns):
         values = [gain(name)(r) for r in rows]
-        m, ci = mean_ci(values)
+        m, half = mean_half(values)
         ax.plot(values, i + np.linspace(-.25, .25, len(values)), 'o', ms=4, alpha=.6, color=COLOURS[name])
-        ax.errorbar(m, i, xerr=ci[1]-m if ci else 0, fmt='D', color='k', capsize=5, ms=5, lw=2)
+        ax.errorbar(m, i, xerr=half, fmt='D', color='k', capsize=5, ms=5, lw=2)
     ax.set(yticks=range(len(columns)), yticklabels=columns, ylim=(len(columns)-.5, -.5))
     ax.set_xlabel('test error of single − test error of column (percentage points; right is better)')
     return fig
 
-# %% ../nbs/15_study.ipynb #61595a65
+# %% ../nbs/15_study.ipynb #dffb0d34
 def _check_network(net, x, y):
     "Raise `ValueError` for data or a network that cannot be studied."
     _check_samples(x, y)
@@ -214,7 +214,7 @@ def _plain(name, value):
     "A setting as JSON can hold it: the fields of a recipe, the name of a function."
     return asdict(value) if name == 'recipe' else getattr(value, '__name__', value)
 
-# %% ../nbs/15_study.ipynb #f8475a96
+# %% ../nbs/15_study.ipynb #7ec744c6
 def study(make,           # function without arguments that makes the network
           x:torch.Tensor, # all inputs, (n, ...)
           y:torch.Tensor, # all labels, (n,)
@@ -232,11 +232,8 @@ def study(make,           # function without arguments that makes the network
     config = dict(name=name, data=checksum(x, y), device=torch.device(device).type)
     config |= {k: _plain(k, v) for k, v in settings.items()}
     run = Run(out, config)
-    def unit(s):
-        def repeat(): return study_repeat(make, x, y, s, device=device, **settings)
-        return Unit(f'repeat{s}', repeat)
-    run.work([unit(s) for s in seeds], progress, 'repeat')
-    rows = [run.load(f'repeat{s}') for s in seeds]
+    def repeat(s): return study_repeat(make, x, y, s, device=device, **settings)
+    rows = run.rows(seeds, repeat, progress, 'repeat')
     claims = judge(CLAIMS, rows, varies='repeat: split, first weights, orders',
                    shared='the data set that is split')
     config, wall_s = config | dict(repeats=len(rows)), sum(r['wall_s'] for r in rows)
@@ -244,7 +241,7 @@ def study(make,           # function without arguments that makes the network
     ledger = dict(claims=claims, rows=rows, provenance=about)
     return run.finish('study', ledger, plot_study(rows))
 
-# %% ../nbs/15_study.ipynb #d0d1f831
+# %% ../nbs/15_study.ipynb #79b8209e
 MOST_WEIGHTS = 10**8 # of all networks that train side by side: 1.6 GB with gradients and Adam's two moments
 
 def _check_size(width, members, students):
@@ -256,7 +253,7 @@ def _check_size(width, members, students):
     raise ValueError(f'{most} networks of width {width} side by side have {total:,} weights, more than the '
                      f'{MOST_WEIGHTS:,} that fit: choose a smaller width, or fewer members and students')
 
-# %% ../nbs/15_study.ipynb #c9b372a9
+# %% ../nbs/15_study.ipynb #204b5dd8
 def _check_options(data, seed, seeds, members, students, width):
     "Raise `ValueError` for options that make no sense."
     check_choice('data set', data, ['digits'])
@@ -277,7 +274,7 @@ def _summary(ledger, out):
                     'so the verdicts say little: choose another learning rate, or train longer')
     return '\n\n'.join([repeats, *tables, f'{out}/study.json  {out}/study.png'])
 
-# %% ../nbs/15_study.ipynb #caf7c69b
+# %% ../nbs/15_study.ipynb #0d6b904e
 @call_parse
 @one_line_errors
 def ekd_study(

@@ -17,6 +17,22 @@ def nb_paths():
 @pytest.fixture(scope='session')
 def root(): return ROOT
 
+@pytest.fixture(scope='module')
+def one_thread():
+    "Such small networks are slower with more, and threads of several processes would wait for each other"
+    import torch
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+def comparable(file, rows='seeds'):
+    "A ledger, read strictly, without what may differ between two runs of the same thing"
+    found = json.loads(file.read_text(), parse_constant=pytest.fail)
+    for part in (found['provenance'], *found[rows]):
+        for key in ('wall_s', 'date', 'peak_mem_mib', 'commit'): part.pop(key, None)
+    return found
+
 @pytest.fixture(scope='session')
 def settings():
     ini = ConfigParser(delimiters=['='])

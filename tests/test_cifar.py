@@ -8,7 +8,8 @@ from ensemble_kd.cifar import GPU, PRESETS, Experiment, Network, Preset
 from ensemble_kd.cifar import choose_rows, ekd_cifar, group_images, load_data, run_row
 from ensemble_kd.images import textures
 from ensemble_kd.trainer import ImageData, Recipe, Trainer, live_teacher
-from test_theory import one_thread
+
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 TINY = dict(data='textures', net='tiny', epochs=2, members=2, device='cpu')
 ROW, NETWORKS = 'textures-tiny', 32

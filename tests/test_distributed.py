@@ -1,7 +1,9 @@
 "`ekd_cifar` under torchrun: two workers share the networks; one is killed midway, nothing finished is lost."
 import os, signal, subprocess, sys, time
 import pytest
-from test_cifar import ENV, TINY, command, ledger, one_thread, units
+from test_cifar import ENV, TINY, command, ledger, units
+
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 FEW, NETWORKS = TINY | dict(preset='cpu-augmented'), 16
 

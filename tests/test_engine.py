@@ -13,7 +13,9 @@ from ensemble_kd.study import study_repeat
 from ensemble_kd.theory import run_seed
 from ensemble_kd.train import GrowthLR, cross_entropy, loss_and_grad, train
 from ensemble_kd.trainer import Recipe
-from test_theory import TINY, one_thread
+from test_theory import TINY
+
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 FROZEN = Path(__file__).with_name('frozen.json')
 

@@ -1,12 +1,13 @@
 "`ekd_ntk` as a user runs it, and the network beside its linearisation on the formal data."
-import json
 from dataclasses import replace
 from unittest import mock
 import pytest
+from conftest import comparable
 from ensemble_kd import regimes
 from ensemble_kd.data import MultiView
 from ensemble_kd.regimes import IMAGE_CLAIMS, RegimePreset, multiview_point
-from test_theory import one_thread
+
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 TINY = RegimePreset(repeats=2, members=2, widths=(32, 128), drift_n=20, sizes=(50, 50), width=4, wider=(2,), epochs=10,
                     students=1)
@@ -16,11 +17,7 @@ def command(out, preset='tiny', data='digits', **settings):
     with mock.patch.dict(regimes.REGIME_PRESETS, PRESETS):
         regimes.ekd_ntk(preset=preset, data=data, out=str(out), **settings)
 
-def ledger(out):
-    found = json.loads((out/'ntk.json').read_text(), parse_constant=pytest.fail)
-    for part in (found['provenance'], *found['seeds']):
-        for key in ('wall_s', 'date', 'peak_mem_mib', 'commit'): part.pop(key, None)
-    return found
+def ledger(out): return comparable(out/'ntk.json')
 
 @pytest.fixture(scope='module')
 def done(tmp_path_factory):

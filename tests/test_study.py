@@ -1,8 +1,10 @@
 "`ekd_study` as a user runs it: results, resumed with more seeds, damaged, changed, without scikit-learn."
-import json, sys
+import sys
 import pytest
+from conftest import comparable
 from ensemble_kd.study import CLAIMS, ekd_study
-from test_theory import one_thread      # the command settles for one, too
+
+pytestmark = pytest.mark.usefixtures('one_thread')      # the command settles for one, too
 
 TINY = dict(seeds=2, members=2, students=1, train=100, valid=100, width=2, epochs=1, lr=.01)
 
@@ -17,11 +19,7 @@ def refused(capsys, out, **settings):
     assert e.value.code == 2 and line.startswith('ekd_study: ')
     return line
 
-def ledger(out):
-    found = json.loads((out/'study.json').read_text(), parse_constant=pytest.fail)
-    for part in (found['provenance'], *found['rows']):
-        for key in ('wall_s', 'date', 'peak_mem_mib', 'commit'): part.pop(key, None)
-    return found
+def ledger(out): return comparable(out/'study.json', 'rows')
 
 @pytest.fixture(scope='module')
 def done(tmp_path_factory):

@@ -2,7 +2,8 @@
 import json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 from unittest import mock
-import pytest, torch
+import pytest
+from conftest import comparable
 from ensemble_kd import runs, theory
 from ensemble_kd.data import MultiView
 from ensemble_kd.runs import load_arrays
@@ -13,13 +14,7 @@ ARMS = (Arm('labels', 'labels', networks=2, steps=300), Arm('kd', networks=2, st
         Arm('self_kd', 'other', start='single', networks=2, scale=140., steps=300))
 TINY = Preset(DATA, 300, ARMS, m=4, members=8, max_steps=600, repeats=2, n_test=2000, n_probe=20, compiled=False)
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    "Such small networks are slower with more, and threads of several processes would wait for each other"
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 def command(out, **settings):
     "`ekd_theory --preset tiny --out OUT`, in this process"
@@ -49,12 +44,7 @@ def stop_at(out, file, sig):
     p.send_signal(sig)
     return p.communicate()[1], p.returncode
 
-def found(out):
-    "What a run found, without what may differ between two runs of the same thing"
-    ledger = json.loads((out/'theory.json').read_text())
-    for part in (ledger['provenance'], *ledger['seeds']):
-        for key in ('wall_s', 'peak_mem_mib', 'date', 'commit'): part.pop(key, None)
-    return ledger
+def found(out): return comparable(out/'theory.json')
 
 def units(out): return {p.name: p.stat().st_mtime_ns for p in (out/'units').iterdir()}
 
