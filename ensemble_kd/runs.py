@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['writable_dir', 'replacing', 'write_json', 'read_json', 'checksum', 'save_arrays', 'check_same_run', 'load_arrays',
-           'Checkpoint', 'Unit', 'versions', 'Run', 'check_device', 'device_name', 'commit', 'provenance',
+           'Checkpoint', 'Unit', 'versions', 'Run', 'check_device', 'device_name', 'commit', 'provenance', 'Experiment',
            'out_of_memory', 'one_line_errors']
 
-# %% ../nbs/10_runs.ipynb #c3a3a3c9
+# %% ../nbs/10_runs.ipynb #e8584be9
 import functools, json, os, platform, re, subprocess, sys, tempfile, time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from hashlib import sha256
 from importlib import import_module
@@ -18,8 +18,10 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 from tqdm import tqdm
+from .claims import judge_families
+from .core import check_choice, check_number
 
-# %% ../nbs/10_runs.ipynb #8c2ca53e
+# %% ../nbs/10_runs.ipynb #98d1af74
 def writable_dir(path, # folder to create, or to check
                 )->Path: # the folder, which exists and can be written
     "Create `path` if need be and make sure that files can be written there; a one-line `OSError` if not."
@@ -32,7 +34,7 @@ def writable_dir(path, # folder to create, or to check
                       'expected a folder that can be created and written to') from None
     return path
 
-# %% ../nbs/10_runs.ipynb #c07a4db9
+# %% ../nbs/10_runs.ipynb #7b2f5fc6
 @contextmanager
 def replacing(path, # file to write
               advice='make room and run the same command again', # what to do if that fails, for the message
@@ -48,7 +50,7 @@ def replacing(path, # file to write
     except OSError as e: raise OSError(f'cannot write {str(path)!r} ({e.strerror or e}): {advice}') from None
     finally: tmp.unlink(missing_ok=True)
 
-# %% ../nbs/10_runs.ipynb #25b35e59
+# %% ../nbs/10_runs.ipynb #43da2ceb
 def _one_line(numbers):
     "A list of numbers, a line each, on one line."
     return '[' + ' '.join(numbers[1].split()) + ']'
@@ -63,7 +65,7 @@ def write_json(path, # file to write; its folder is created
     with replacing(path) as f: f.write(text.encode())
     return path
 
-# %% ../nbs/10_runs.ipynb #cc6ef7d3
+# %% ../nbs/10_runs.ipynb #67ccc229
 def read_json(path,      # file written by `write_json`
               kind=dict, # what it must hold
              )->object:  # what it holds
@@ -75,7 +77,7 @@ def read_json(path,      # file written by `write_json`
     if isinstance(found, kind): return found
     raise ValueError(f'{str(path)!r} is damaged (it holds a {type(found).__name__}): delete it to start afresh')
 
-# %% ../nbs/10_runs.ipynb #bb07cfac
+# %% ../nbs/10_runs.ipynb #16902049
 def _check_real(name, a):
     "Raise `ValueError` unless it is a tensor that holds values."
     if torch.is_tensor(a) and not a.is_meta: return
@@ -96,7 +98,7 @@ def checksum(*tensors)->str: # 16 hexadecimal digits
     for i, o in enumerate(tensors): _check_real(f'tensor {i} of a checksum', o)
     return _checksum('', {f'{i:04}': o for i, o in enumerate(tensors)})[:16]
 
-# %% ../nbs/10_runs.ipynb #ccc8476e
+# %% ../nbs/10_runs.ipynb #5b600b21
 def save_arrays(path,   # file to write
                 about,  # what it holds, anything JSON can hold
                 arrays, # name → tensor
@@ -109,7 +111,7 @@ def save_arrays(path,   # file to write
     data = save(arrays, dict(about=about, checksum=_checksum(about, arrays)))
     with replacing(path) as f: f.write(data)
 
-# %% ../nbs/10_runs.ipynb #abc27c07
+# %% ../nbs/10_runs.ipynb #2ad00f3f
 def _parts(o):
     "The parts of a setting, name → value; None if it has none with names."
     if isinstance(o, dict): return o
@@ -136,7 +138,7 @@ def _listed(differences, most=4):
     if len(differences) > most: lines.append(f'and {len(differences)-most} more')
     return '; '.join(lines)
 
-# %% ../nbs/10_runs.ipynb #db3d95c6
+# %% ../nbs/10_runs.ipynb #d307eb2f
 def check_same_run(saved:dict, # description found in a file or folder
                    about:dict, # description of the run at hand, anything JSON can hold
                    where,      # the file or folder, for the message
@@ -149,7 +151,7 @@ def check_same_run(saved:dict, # description found in a file or folder
     raise ValueError(f'{str(where)!r} holds a run with other settings ({_listed(_differences(saved, about))}): '
                      'choose another folder (--out), or delete this one')
 
-# %% ../nbs/10_runs.ipynb #9ffc609b
+# %% ../nbs/10_runs.ipynb #38920557
 def _read_arrays(path):
     "Description and arrays of a file, checked."
     from safetensors.torch import load
@@ -173,7 +175,7 @@ def load_arrays(path,       # file to read
     check_same_run(saved, about, path)
     return arrays
 
-# %% ../nbs/10_runs.ipynb #3c69d715
+# %% ../nbs/10_runs.ipynb #929c2ca7
 class Checkpoint:
     "A file that a training saves its state to and resumes from."
     def __init__(self,
@@ -199,14 +201,14 @@ class Checkpoint:
 
     def due(self): return time.monotonic()-self.saved_at > self.every
 
-# %% ../nbs/10_runs.ipynb #c548e323
+# %% ../nbs/10_runs.ipynb #d63ae4be
 def _check_name(name):
     "Raise `ValueError` unless a name can be that of a file in the run's folder."
     if isinstance(name, str) and name and name[0] != '.' and not {*name} & {*'/\\:*?[]\0\n'}: return name
     raise ValueError('a unit needs a name that a file can have, no path, no dot in front, '
                      f'none of \\ / : * ? [ ]; got {name!r}')
 
-# %% ../nbs/10_runs.ipynb #49e8327c
+# %% ../nbs/10_runs.ipynb #2f51fe5b
 @dataclass(frozen=True)
 class Unit:
     "One piece of a run."
@@ -215,7 +217,7 @@ class Unit:
     needs:tuple=() # names of units that must be there before
     def __post_init__(self): _check_name(self.name)
 
-# %% ../nbs/10_runs.ipynb #129c44bd
+# %% ../nbs/10_runs.ipynb #e447c84f
 def versions()->dict: # name → version, None where it is missing
     "What computes: this package and what its numbers depend on."
     def one(name):
@@ -223,7 +225,7 @@ def versions()->dict: # name → version, None where it is missing
         except ImportError: return None
     return {name: (v := one(name)) and str(v) for name in ('ensemble_kd', 'torch', 'numpy')}
 
-# %% ../nbs/10_runs.ipynb #fa0fc64a
+# %% ../nbs/10_runs.ipynb #39ca793c
 class Run:
     "A folder of units, each computed once by whoever claims it."
     def __init__(self,
@@ -245,7 +247,7 @@ class Run:
         "Show what is being done, if there is a bar to show it on."
         if self.bar is not None: self.bar.set_postfix_str(text)
 
-# %% ../nbs/10_runs.ipynb #002cb27e
+# %% ../nbs/10_runs.ipynb #588c6152
 @patch
 def checkpoint(self:Run,
                name,     # of a unit
@@ -254,7 +256,7 @@ def checkpoint(self:Run,
     "Where an unfinished unit keeps its state."
     return Checkpoint(self.out/'unfinished'/f'{_check_name(name)}.safetensors', tell=self.tell, **kwargs)
 
-# %% ../nbs/10_runs.ipynb #3fd3d365
+# %% ../nbs/10_runs.ipynb #c7356c75
 def _split(result):
     "The tensors of a result, and its plain values."
     arrays = {k: v for k, v in result.items() if torch.is_tensor(v)}
@@ -271,7 +273,7 @@ def save(self:Run,
     save_arrays(self.file(name), dict(unit=name, run=self.id, values=values), arrays)
     for o in (self.out/'unfinished').glob(f'{name}.*'): o.unlink(missing_ok=True)
 
-# %% ../nbs/10_runs.ipynb #c5aa94be
+# %% ../nbs/10_runs.ipynb #9e738522
 @patch
 def load(self:Run,
          name, # of a unit
@@ -289,7 +291,7 @@ def _remove(self:Run, name, why):
     self.tell(f'{why}: it is computed again')
     self.file(name).unlink(missing_ok=True)
 
-# %% ../nbs/10_runs.ipynb #380bf1ea
+# %% ../nbs/10_runs.ipynb #6398cfc0
 @patch
 @contextmanager
 def claim(self:Run,
@@ -304,7 +306,7 @@ def claim(self:Run,
         try: yield True
         finally: lock.release()
 
-# %% ../nbs/10_runs.ipynb #ea104af1
+# %% ../nbs/10_runs.ipynb #93a834cb
 @patch
 def _check_plan(self:Run, units):
     "Raise `ValueError` unless units have names of their own, and each one's needs can be met."
@@ -321,7 +323,7 @@ def _check_plan(self:Run, units):
     lacking = ', '.join(n for n in first.needs if n not in there)
     raise ValueError(f'{first.name} waits for what no unit can make before it: {lacking}')
 
-# %% ../nbs/10_runs.ipynb #c9a67553
+# %% ../nbs/10_runs.ipynb #ab276751
 @patch
 def work(self:Run,
          units,          # list of `Unit`
@@ -352,7 +354,7 @@ def _try(self:Run, unit):
         self.save(unit.name, result | dict(wall_s=round(time.perf_counter()-start, 2)))
         return True
 
-# %% ../nbs/10_runs.ipynb #474e9d3c
+# %% ../nbs/10_runs.ipynb #947b1da3
 @patch
 def rows(self:Run,
          seeds,          # whole numbers
@@ -365,7 +367,7 @@ def rows(self:Run,
     self.work([unit(s) for s in seeds], progress, what)
     return [self.load(f'{what}{s}') for s in seeds]
 
-# %% ../nbs/10_runs.ipynb #1dca8a56
+# %% ../nbs/10_runs.ipynb #a8b459cc
 def check_device(name:str='auto', # 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'
                 )->torch.device:  # a device that is there
     "The torch device called `name`; a one-line `ValueError` that lists what is there if it is not."
@@ -379,7 +381,7 @@ def check_device(name:str='auto', # 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'
     if name != 'cuda': return torch.device(name)
     return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)) % n)
 
-# %% ../nbs/10_runs.ipynb #847e26e4
+# %% ../nbs/10_runs.ipynb #ac939bb1
 def _cpu_name():
     "The processor in words, as far as the system tells."
     try: return next(l.split(':', 1)[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name'))
@@ -393,7 +395,7 @@ def device_name(device='cpu', # torch device or its name
     n = torch.get_num_threads()
     return f'{_cpu_name()}, {n} thread{"s" * (n > 1)}' if device.type == 'cpu' else device.type
 
-# %% ../nbs/10_runs.ipynb #f5d535c9
+# %% ../nbs/10_runs.ipynb #f5ba822f
 def _git(folder, *args):
     "What git prints, whatever repository the environment points at."
     env = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')}
@@ -412,7 +414,7 @@ def commit(here=None, # the package's folder; by default the one this module lie
         return _git(top, 'rev-parse', 'HEAD') + '-dirty'*bool(_git(top, 'status', '--porcelain', '--', 'ensemble_kd'))
     except (OSError, subprocess.CalledProcessError, UnicodeError): return None
 
-# %% ../nbs/10_runs.ipynb #37a8c20d
+# %% ../nbs/10_runs.ipynb #30c0ec59
 def _peak_mem_mib(device):
     "Peak memory in MiB: the device's own on CUDA, else the process's; None where the system does not tell."
     if device.type == 'cuda': return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
@@ -432,7 +434,7 @@ def provenance(config:dict,  # every setting that decides the result
                 wall_s=None if wall_s is None else round(float(wall_s), 1), peak_mem_mib=_peak_mem_mib(device),
                 date=datetime.now(timezone.utc).strftime('%Y-%m-%dT%H:%M:%SZ'))
 
-# %% ../nbs/10_runs.ipynb #034c2c7f
+# %% ../nbs/10_runs.ipynb #5abc5521
 @patch
 def finish(self:Run,
            name:str,    # of the two files
@@ -448,7 +450,59 @@ def finish(self:Run,
         plt.close(figure)
     return ledger
 
-# %% ../nbs/10_runs.ipynb #caca7992
+# %% ../nbs/10_runs.ipynb #80187f71
+@dataclass(frozen=True)
+class Experiment:
+    "A question that is asked of several seeds."
+    name:str       # of the ledger and its picture
+    presets:dict   # name → settings, a dataclass; its field `repeats` is the number of seeds
+    make:object    # (settings, seed, device, tell) → what a seed gives, a dict; with pieces, (…, piece)
+    claims:list    # of `Claim`; a family is what stands before the dot of an id
+    figure:object  # (ledger) → matplotlib figure
+    tables:tuple=()  # (ledger, markdown) → text, printed below the claims
+    pieces:object=None # (settings) → names of the pieces of a seed; None: it is made in one
+    varies:str='seed' # what differs between repeats
+    shared:str=''     # what they share
+
+    def settings(self, preset):
+        "The settings of that name; `ValueError` if there are none."
+        return self.presets[check_choice('preset', preset, self.presets)]
+
+# %% ../nbs/10_runs.ipynb #1efe64b3
+@patch
+def run(self:Experiment,
+        preset='default', # a name among the presets, or settings
+        seed:int=0,       # the first seed; repeats use seed, seed+1, ...
+        out=None,         # folder for results, resumes (default: runs/NAME)
+        device='cpu',     # where to compute
+        progress=True,    # show a bar
+       )->dict:           # the ledger: claims, provenance, seeds
+    "Compute what is missing, judge the claims; writes NAME.json and NAME.png into `out`."
+    settings = self.settings(preset) if isinstance(preset, str) else preset
+    check_number('seed', seed, 0, 2**31, whole=True)
+    config = asdict(settings)
+    decides = {k: v for k, v in config.items() if k != 'repeats'}
+    run = Run(out or f'runs/{self.name}', dict(config=decides, device=torch.device(device).type))
+    rows = self._rows(run, settings, range(seed, seed+settings.repeats), device, progress)
+    about = provenance(config, seed, device, sum(r['wall_s'] for r in rows))
+    claims = judge_families(self.claims, rows, varies=self.varies, shared=self.shared)
+    ledger = dict(claims=claims, provenance=about, seeds=rows)
+    return run.finish(self.name, ledger, self.figure(ledger))
+
+@patch
+def _rows(self:Experiment, run, settings, seeds, device, progress):
+    "One row a seed, of one unit or of several."
+    how = device, run.status
+    if self.pieces is None:
+        rows = run.rows(seeds, lambda s: self.make(settings, s, *how), progress)
+        return [dict(seed=s) | r for s, r in zip(seeds, rows)]
+    pieces = list(self.pieces(settings))
+    def unit(s, o): return Unit(f'seed{s}.{o}', lambda: self.make(settings, s, *how, o))
+    run.work([unit(s, o) for s in seeds for o in pieces], progress)
+    found = [{o: run.load(f'seed{s}.{o}') for o in pieces} for s in seeds]
+    return [dict(seed=s, wall_s=sum(o['wall_s'] for o in r.values())) | r for s, r in zip(seeds, found)]
+
+# %% ../nbs/10_runs.ipynb #d140ed3c
 def out_of_memory(e:BaseException, # what was raised
                  )->bool:          # of the GPU or of the CPU
     "Is it a lack of memory?"
@@ -456,7 +510,7 @@ def out_of_memory(e:BaseException, # what was raised
     lacking = isinstance(e, RuntimeError) and any(o in str(e) for o in texts)
     return lacking or isinstance(e, (MemoryError, torch.cuda.OutOfMemoryError))
 
-# %% ../nbs/10_runs.ipynb #7c84b3bf
+# %% ../nbs/10_runs.ipynb #8ca470c3
 def one_line_errors(func): # the function of a command, directly beneath `@call_parse`
     "Turn bad input into `command: message` and exit status 2, Ctrl-C into a hint and 130."
     def message(e):

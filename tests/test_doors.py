@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest, torch
 from torch import nn
 from ensemble_kd import cifar, claims, core, data, distill, ensemble, model, ntk, runs
-from ensemble_kd import self_distill, study, theory, train, trainer, views
+from ensemble_kd import self_distill, studies, theory, train, trainer, views
 
 NAN, K = math.nan, 3
 dist = data.MultiView(k=K, P=8, d=12, s=1.)
@@ -310,26 +310,26 @@ TRAINER = [
     (lambda: side_by_side([0], z, T=0), 'T must be a finite number > 0'),
     (lambda: side_by_side([0], z, weight=-1), 'weight must be a finite number ≥ 0 and ≤ 1')]
 
-repeat = partial(study.study_repeat, linear, flat, y, 0, (3, 3), members=2, students=1, recipe=recipe)
-def begin(make): return study.study(make, flat, y, OUT, 'a', [0])
+repeat = partial(studies.study_repeat, linear, flat, y, 0, (3, 3), members=2, students=1, recipe=recipe)
+def begin(make): return studies.study(make, flat, y, OUT, 'a', [0])
 STUDY = [
-    (lambda: study.split(y, 0, (0, 3)), 'a part of the split must be'),
-    (lambda: study.split(y, 0, (6, 3)), 'must leave test samples among 9'),
-    (lambda: study.split(column, 0, (3, 3)), 'labels must be (n)'),
-    *((lambda o=o: study.split(y, 0, o), 'sizes must be two') for o in [(3,), (2, 2, 2), ()]),
-    (lambda: study.split(y, -1, (3, 3)), 'the seed of the split'),
-    (lambda: study.shifts(x[:,None], y[:4]), 'labels must be (9)'),
-    (lambda: study.shifts(x[0], y), 'images must be (n, c, h, w)'),
-    *((lambda o=o: study.small_cnn(**o), 'must be a whole number ≥ 1') for o in (dict(width=0), dict(classes=-1))),
-    (lambda: study.study_repeat(linear, flat[:4], y, 0, (3, 3)), 'labels must be (4)'),
-    (lambda: study.study(linear, flat, y, OUT, 'a', []), 'at least one seed'),
-    (lambda: study.study(linear, flat, y, OUT, 'a', [0], device='tpu'), 'expected one of auto, cpu'),
-    (lambda: study.choose(torch.zeros(2, 1, 9, K)*NAN, y), 'NaN'),
-    (lambda: study.choose(torch.zeros(2, 1, 4, K), y), 'logits must be'),
+    (lambda: studies.split(y, 0, (0, 3)), 'a part of the split must be'),
+    (lambda: studies.split(y, 0, (6, 3)), 'must leave test samples among 9'),
+    (lambda: studies.split(column, 0, (3, 3)), 'labels must be (n)'),
+    *((lambda o=o: studies.split(y, 0, o), 'sizes must be two') for o in [(3,), (2, 2, 2), ()]),
+    (lambda: studies.split(y, -1, (3, 3)), 'the seed of the split'),
+    (lambda: studies.shifts(x[:,None], y[:4]), 'labels must be (9)'),
+    (lambda: studies.shifts(x[0], y), 'images must be (n, c, h, w)'),
+    *((lambda o=o: studies.small_cnn(**o), 'must be a whole number ≥ 1') for o in (dict(width=0), dict(classes=-1))),
+    (lambda: studies.study_repeat(linear, flat[:4], y, 0, (3, 3)), 'labels must be (4)'),
+    (lambda: studies.study(linear, flat, y, OUT, 'a', []), 'at least one seed'),
+    (lambda: studies.study(linear, flat, y, OUT, 'a', [0], device='tpu'), 'expected one of auto, cpu'),
+    (lambda: studies.choose(torch.zeros(2, 1, 9, K)*NAN, y), 'NaN'),
+    (lambda: studies.choose(torch.zeros(2, 1, 4, K), y), 'logits must be'),
     (lambda: repeat(members=1), 'members must be a whole number ≥ 2'),
     (lambda: repeat(students=3), 'students must be a whole number ≥ 1 and ≤ 2'),
-    (lambda: study.study_repeat(linear, flat*NAN, y, 0, (3, 3)), 'NaN'),
-    (lambda: study.study_repeat(linear, flat, y/1, 0, (3, 3)), 'a tensor of integers'),
+    (lambda: studies.study_repeat(linear, flat*NAN, y, 0, (3, 3)), 'NaN'),
+    (lambda: studies.study_repeat(linear, flat, y/1, 0, (3, 3)), 'a tensor of integers'),
     (lambda: begin(lambda: nn.Sequential(net, nn.BatchNorm1d(K))), 'use GroupNorm or LayerNorm'),
     (lambda: begin(lambda: nn.Linear(96, 2)), 'the number of outputs must be')]
 
@@ -371,12 +371,12 @@ BAD_STUDY = [dict(members=2000), dict(members=1), dict(students=11), dict(lr=1e2
 BAD_CIFAR = [dict(net='11-1'), dict(net='10-0'), dict(net='wide'), dict(preset='foo'), dict(data='mnist'),
              dict(members=0), dict(members=1), dict(members=2000), dict(epochs=0), dict(seed=-1), dict(device='tpu')]
 DRY = [dict(dry=True) | o for o in BAD_CIFAR]
-COMMANDS = {theory.ekd_theory: BAD_THEORY, study.ekd_study: BAD_STUDY, cifar.ekd_cifar: DRY}
+COMMANDS = {theory.ekd_theory: BAD_THEORY, studies.ekd_study: BAD_STUDY, cifar.ekd_cifar: DRY}
 BAD = [pytest.param(c, o, id=f'{c.__name__}-{o}') for c, settings in COMMANDS.items() for o in settings]
 
 @pytest.mark.parametrize('command, settings', BAD)
 def test_a_command_ends_with_one_line(command, settings, tmp_path, monkeypatch, capsys):
-    if command is study.ekd_study: pytest.importorskip('sklearn')
+    if command is studies.ekd_study: pytest.importorskip('sklearn')
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(torch, 'set_num_threads', lambda n: None)
     with pytest.raises(SystemExit) as e: command(**settings)

@@ -9,7 +9,7 @@ from torch import nn
 from ensemble_kd.core import generator
 from ensemble_kd.data import MultiView
 from ensemble_kd.model import init_weights
-from ensemble_kd.study import study_repeat
+from ensemble_kd.studies import study_repeat
 from ensemble_kd.theory import run_seed
 from ensemble_kd.train import GrowthLR, cross_entropy, loss_and_grad, train
 from ensemble_kd.trainer import Recipe

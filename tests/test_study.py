@@ -2,7 +2,7 @@
 import sys
 import pytest
 from conftest import comparable
-from ensemble_kd.study import CLAIMS, ekd_study
+from ensemble_kd.studies import CLAIMS, ekd_study
 
 pytestmark = pytest.mark.usefixtures('one_thread')      # the command settles for one, too
 
