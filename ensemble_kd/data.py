@@ -6,38 +6,38 @@
 __all__ = ['Sample', 'place_features', 'gaussian_patches', 'MultiView', 'view_weights', 'render', 'multi_view', 'plot_sample',
            'toy']
 
-# %% ../nbs/00_data.ipynb #bca02abb
+# %% ../nbs/00_data.ipynb #999e40f0
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 import torch
 from .core import check_choice, check_dtype, check_generator, check_number, check_tensor
 
-# %% ../nbs/00_data.ipynb #f837a1a5
+# %% ../nbs/00_data.ipynb #e65d177f
 @dataclass
 class Sample:
     "Inputs with their labels and the truth about their views; index it like a tensor."
     x:torch.Tensor       # patches, (n, P, d)
     y:torch.Tensor       # labels, (n,)
     single:torch.Tensor  # is it single-view data? (n,) bool
-    view:torch.Tensor    # the view that single-view data show, 0 or 1, else -1, (n,)
-    weight:torch.Tensor  # total weight of each feature over the patches, (n, k, 2)
+    view:torch.Tensor    # the view that single-view data show, from 0, else -1, (n,)
+    weight:torch.Tensor  # total weight of each feature over the patches, (n, k, V)
     def __len__(self): return len(self.y)
     def _map(self, f): return Sample(*(f(getattr(self, o.name)) for o in fields(self)))
     def __getitem__(self, i): return self._map(lambda o: o[i])
     def to(self, device): return self._map(lambda o: o.to(device))
 
-# %% ../nbs/00_data.ipynb #6a7c2efc
+# %% ../nbs/00_data.ipynb #274c2135
 def _check_room(x, weight, C_p):
     "Raise `ValueError` unless these weights can be placed on the patches x."
-    n, k, _ = check_tensor('weights', weight, 'n', 'k', 2).shape
-    if x.ndim != 3 or len(x) != n or x.shape[2] < 2*k:
-        raise ValueError(f'inputs must be ({n}, P, d) with d ≥ {2*k}; got {tuple(x.shape)}')
+    n, k, V = check_tensor('weights', weight, 'n', 'k', 'V').shape
+    if x.ndim != 3 or len(x) != n or x.shape[2] < V*k:
+        raise ValueError(f'inputs must be ({n}, P, d) with d ≥ {V*k}; got {tuple(x.shape)}')
     check_number('C_p, patches a feature,', C_p, 1, x.shape[1], whole=True)
 
-# %% ../nbs/00_data.ipynb #6437b83f
+# %% ../nbs/00_data.ipynb #61f71cc8
 def place_features(x,          # inputs to add the features to, in place, (n, P, d)
-                   weight,     # total weight of each feature, 0 where absent, (n, k, 2)
+                   weight,     # total weight of each feature, 0 where absent, (n, k, V)
                    C_p,        # patches a feature
                    generator,  # source of all randomness, on the device of `weight`
                   ):           # x
@@ -56,7 +56,7 @@ def place_features(x,          # inputs to add the features to, in place, (n, P,
     x[sample, patch, feature[...,None]] += z.to(x.dtype)
     return x
 
-# %% ../nbs/00_data.ipynb #a8b3fafd
+# %% ../nbs/00_data.ipynb #444abc2a
 def gaussian_patches(n,          # samples
                      P,          # patches
                      d,          # dimension of a patch
@@ -78,13 +78,13 @@ def gaussian_patches(n,          # samples
     with ThreadPoolExecutor(torch.get_num_threads()) as ex: list(ex.map(fill, range(n_blocks)))
     return x
 
-# %% ../nbs/00_data.ipynb #3e0c2ecc
+# %% ../nbs/00_data.ipynb #69ac7d97
 @dataclass(frozen=True)
 class MultiView:
     "The multi-view distribution of Definition 3.1; refuses sizes that cannot be."
-    k:int=10               # classes, each with two views
+    k:int=10               # classes
     P:int=16               # patches of an input
-    d:int=600              # dimension of a patch, at least 2k
+    d:int=600              # dimension of a patch, at least views·k
     C_p:int=1              # patches that hold one present feature
     s:float=5.             # a feature of another class is present with probability s/k
     mu:float=.03           # share of single-view data, μ
@@ -96,13 +96,15 @@ class MultiView:
     sigma_p:float=.05      # standard deviation of a coordinate of the Gaussian noise, σ_p
     noise:str='orthogonal' # to the features (d → ∞); 'gaussian' in all directions
     feature_noise:str='independent' # α drawn for each patch; 'shared': once for a sample
+    views:int=2            # of a class, V; the paper's are two
+    balance:float=1.       # the sample's own views but the first are so many times as strong
     def __post_init__(self): _check_distribution(self)
     def features(self):
-        axes = torch.eye(2*self.k, self.d, dtype=torch.float32)
-        return axes.view(self.k, 2, self.d)
+        axes = torch.eye(self.views*self.k, self.d, dtype=torch.float32)
+        return axes.view(self.k, self.views, self.d)
     def sample(self, n, generator, **kw): return multi_view(self, n, generator, **kw)
 
-# %% ../nbs/00_data.ipynb #1392ec4d
+# %% ../nbs/00_data.ipynb #c21dfd0a
 def _is_range(r):
     "Is it a pair low, high with 0 ≤ low ≤ high?"
     try: low, high = map(float, r)
@@ -111,7 +113,10 @@ def _is_range(r):
 
 def _check_distribution(o):
     "Raise `ValueError` unless a `MultiView` can be sampled."
-    for name, low in dict(k=2, P=1, C_p=1, d=2*o.k).items(): check_number(name, getattr(o, name), low, whole=True)
+    check_number('views', o.views, 1, whole=True)
+    sizes = dict(k=2, P=1, C_p=1, d=o.views*o.k)
+    for name, low in sizes.items(): check_number(name, getattr(o, name), low, whole=True)
+    check_number('balance', o.balance, 0, above=True)
     check_number('s, for s/k is a probability,', o.s, 0, o.k)
     check_number('mu, a share,', o.mu, 0, 1)
     for name in ('rho', 'Gamma', 'gamma', 'sigma_p'): check_number(name, getattr(o, name), 0)
@@ -120,12 +125,12 @@ def _check_distribution(o):
         if not _is_range(r): raise ValueError(f'{name} is a range (low, high) with 0 ≤ low ≤ high; got {r}')
     check_choice('noise', o.noise, ('orthogonal', 'gaussian'))
     check_choice('feature_noise', o.feature_noise, ('independent', 'shared'))
-    mean = 2 + 2*(o.k-1)*o.s/o.k
+    mean = o.views * (1 + (o.k-1)*o.s/o.k)
     if mean*o.C_p > o.P:
         raise ValueError(f'{mean:.1f} features a sample (mean) × C_p={o.C_p} patches need P ≥ '
                          f'{math.ceil(mean*o.C_p)}; got P={o.P}')
 
-# %% ../nbs/00_data.ipynb #170773d4
+# %% ../nbs/00_data.ipynb #9622f18c
 def _uniform(shape, low, high, g):
     "Uniform float32 numbers, whatever the caller's default dtype."
     return low + (high-low)*torch.rand(shape, generator=g, device=g.device, dtype=torch.float32)
@@ -137,18 +142,19 @@ def _keep_strongest(weight, mine, room):
     least = order.topk(room, 1).values[:,-1:]
     return (weight.flatten(1) * (order>=least)).view_as(weight)
 
-# %% ../nbs/00_data.ipynb #47181252
+# %% ../nbs/00_data.ipynb #7196f5e0
 def view_weights(dist:MultiView,        # the distribution
                  n:int,                 # samples
                  generator,             # source of all randomness
                  single:bool=None,      # True: single-view, False: multi-view, None: mix
-                ): # labels (n,), single-view flags (n,), views (n,), weights (n, k, 2)
+                ): # labels (n,), single-view flags (n,), views (n,), weights (n, k, V)
     "Draw labels and the total weight of every feature: steps 1 to 5 of Definition 3.1."
     check_number('n, the number of samples,', n, 1, whole=True)
     g = check_generator(generator)
-    k, dev, features = dist.k, g.device, (n, dist.k, 2)
+    k, V, dev = dist.k, dist.views, g.device
+    features = n, k, V
     y = torch.randint(k, (n,), generator=g, device=dev)
-    view = torch.randint(2, (n,), generator=g, device=dev)
+    view = torch.randint(V, (n,), generator=g, device=dev)
     is_single = _uniform((n,), 0, 1, g) < dist.mu
     if single is not None: is_single = torch.full_like(is_single, single)
     flag = is_single[:,None,None]
@@ -156,32 +162,33 @@ def view_weights(dist:MultiView,        # the distribution
     in_multi = _uniform(features, *dist.other, g)
     present = _uniform(features, 0, 1, g) < dist.s/k
     weight = torch.where(flag, in_single, in_multi) * present
-    missing = flag[:,0] & (torch.arange(2, device=dev) != view[:,None])
-    faint = _uniform((n,2), dist.rho, 2*dist.rho, g)
-    own = torch.where(missing, faint, _uniform((n,2), *dist.own, g))
+    missing = flag[:,0] & (torch.arange(V, device=dev) != view[:,None])
+    faint = _uniform((n,V), dist.rho, 2*dist.rho, g)
+    own = torch.where(missing, faint, _uniform((n,V), *dist.own, g))
+    own[:,1:] *= dist.balance
     mine = torch.arange(k, device=dev) == y[:,None]
     weight = torch.where(mine[...,None], own[:,None], weight)
     weight = _keep_strongest(weight, mine, dist.P//dist.C_p)
     return y, is_single, view.masked_fill(~is_single, -1), weight
 
-# %% ../nbs/00_data.ipynb #67f543e2
-def render(weight:torch.Tensor,          # total weight of each feature, (n, k, 2)
+# %% ../nbs/00_data.ipynb #d1ba6a5b
+def render(weight:torch.Tensor,          # total weight of each feature, (n, k, V)
            dist:MultiView,               # sizes and noise
            generator,                    # source of all randomness
            dtype=torch.float32,          # of the result
            device=None,                  # of the result; the generator's by default
           )->torch.Tensor: # patches, (n, P, d)
     "Patches from weights: Gaussian noise, feature noise, features (steps 5 and 6)."
-    n, k, _ = check_tensor('weights', weight, 'n', dist.k, 2).shape
+    n, k, V = check_tensor('weights', weight, 'n', dist.k, dist.views).shape
     check_dtype(dtype)
-    skip = 2*k if dist.noise=='orthogonal' else 0
+    skip = V*k if dist.noise=='orthogonal' else 0
     x = gaussian_patches(n, dist.P, dist.d, dist.sigma_p, generator, skip)
     rows = dist.P if dist.feature_noise=='independent' else 1
-    x[...,:2*k] += _uniform((n, rows, 2*k), 0, dist.gamma, generator)
+    x[...,:V*k] += _uniform((n, rows, V*k), 0, dist.gamma, generator)
     x = place_features(x, weight, dist.C_p, generator)
     return x.to(device or generator.device, dtype)
 
-# %% ../nbs/00_data.ipynb #8d239cef
+# %% ../nbs/00_data.ipynb #a3b1213a
 def multi_view(dist:MultiView,        # the distribution
                n:int,                 # samples
                generator,             # decides everything, and where it is drawn
@@ -195,21 +202,21 @@ def multi_view(dist:MultiView,        # the distribution
     x = render(weight, dist, generator, dtype, device)
     return Sample(x, *(o.to(x.device) for o in (y, is_single, view, weight)))
 
-# %% ../nbs/00_data.ipynb #dbec8d83
+# %% ../nbs/00_data.ipynb #d59df672
 def plot_sample(sample:Sample,  # samples
                 i:int,          # which one
                 ax,             # matplotlib axes to draw on
                ):               # the image
     "Draw one sample as patches × features; its own class is framed."
-    k, j = sample.weight.shape[1], sample.y[i].item()
-    im = ax.imshow(sample.x[i,:,:2*k].cpu(), cmap='Blues', vmin=0, vmax=1.2, aspect='auto')
-    ax.axvspan(2*j-.5, 2*j+1.5, fill=False, ec='tab:orange', lw=2)
+    (k, V), j = sample.weight.shape[1:], sample.y[i].item()
+    im = ax.imshow(sample.x[i,:,:V*k].cpu(), cmap='Blues', vmin=0, vmax=1.2, aspect='auto')
+    ax.axvspan(V*j-.5, V*(j+1)-.5, fill=False, ec='tab:orange', lw=2)
     kind = f'single-view (shows view {sample.view[i].item()+1})' if sample.single[i] else 'multi-view'
-    ax.set(title=f'class {j+1}, {kind}', xlabel='feature (two a class)', ylabel='patch')
-    ax.set_xticks(range(0, 2*k, 2), range(1, k+1))
+    ax.set(title=f'class {j+1}, {kind}', xlabel='feature, by class', ylabel='patch')
+    ax.set_xticks(range(0, V*k, V), range(1, k+1))
     return im
 
-# %% ../nbs/00_data.ipynb #e6822961
+# %% ../nbs/00_data.ipynb #05d45e97
 def toy(n:int,              # samples
         generator,          # source of all randomness
         d:int=100,          # dimension of a patch

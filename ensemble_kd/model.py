@@ -6,12 +6,12 @@
 __all__ = ['check_activation', 'smoothed_relu', 'smoothed_relu_grad', 'relu_and_slope', 'init_weights', 'matmul_t',
            'check_patches', 'patch_logits', 'n_block', 'predict', 'PatchCNN', 'view_strength']
 
-# %% ../nbs/01_model.ipynb #3637e96b
+# %% ../nbs/01_model.ipynb #9c5b3726
 import functools, torch
 from torch import nn
 from .core import check_alike, check_dtype, check_number, check_tensor
 
-# %% ../nbs/01_model.ipynb #a6da44b5
+# %% ../nbs/01_model.ipynb #302b2319
 def _power(p, n):
     "p**n for a whole n by repeated squaring: for floats several times faster than `pow`."
     return p if n==1 else _power(p*p, n//2) * (p if n%2 else 1)
@@ -24,7 +24,7 @@ def check_activation(q,      # degree of the smoothed ReLU
     check_number('q, the degree of the smoothed ReLU (≥ 3 for the view lottery),', q, 2, whole=True)
     check_number('varrho, where the smoothed ReLU turns linear,', varrho, 0, above=True)
 
-# %% ../nbs/01_model.ipynb #de43955a
+# %% ../nbs/01_model.ipynb #9d5c6c08
 def smoothed_relu(z:torch.Tensor,    # pre-activations, any shape
                   q:int=4,           # degree of the polynomial part, ≥ 3 for the lottery
                   varrho:float=1.,   # ϱ, where the polynomial part ends
@@ -34,7 +34,7 @@ def smoothed_relu(z:torch.Tensor,    # pre-activations, any shape
     bend = _power((z/varrho).clamp(0, 1), q) * (varrho/q)
     return torch.where(z < varrho, bend, z - (1-1/q)*varrho)
 
-# %% ../nbs/01_model.ipynb #28aae8e9
+# %% ../nbs/01_model.ipynb #5aa1b72e
 def smoothed_relu_grad(z:torch.Tensor,    # pre-activations, any shape
                        q:int=4,           # degree of the polynomial part
                        varrho:float=1.,   # where the polynomial part ends
@@ -43,7 +43,7 @@ def smoothed_relu_grad(z:torch.Tensor,    # pre-activations, any shape
     check_activation(q, varrho)
     return _power((z/varrho).clamp(0, 1), q-1)
 
-# %% ../nbs/01_model.ipynb #45402361
+# %% ../nbs/01_model.ipynb #6e37aba4
 def relu_and_slope(z:torch.Tensor,    # pre-activations, any shape
                    q:int=4,           # degree of the polynomial part
                    varrho:float=1.,   # where the polynomial part ends
@@ -54,7 +54,7 @@ def relu_and_slope(z:torch.Tensor,    # pre-activations, any shape
     slope = _power(p, q-1)
     return (slope*p).mul_(varrho/q).add_((z-varrho).clamp_(min=0)), slope
 
-# %% ../nbs/01_model.ipynb #6a134266
+# %% ../nbs/01_model.ipynb #11374234
 def init_weights(seeds,         # one whole number a member
                  k:int,         # classes
                  m:int,         # neurons a class
@@ -73,7 +73,7 @@ def init_weights(seeds,         # one whole number a member
         return torch.randn(k, m, d, generator=gen, dtype=torch.float32)
     return (sigma0 * torch.stack([draw(o) for o in seeds])).to(device, dtype)
 
-# %% ../nbs/01_model.ipynb #42b56fd9
+# %% ../nbs/01_model.ipynb #516a5d90
 def _onednn_product(a, b): return torch.ops.mkldnn._linear_pointwise(a, b, None, 'none', [], '')
 
 @functools.lru_cache(None)
@@ -84,7 +84,7 @@ def _onednn():
         return torch.backends.mkldnn.is_available() and torch.allclose(_onednn_product(a, b), a@b.T, atol=1e-4)
     except (AttributeError, RuntimeError, TypeError): return False
 
-# %% ../nbs/01_model.ipynb #90f66fb9
+# %% ../nbs/01_model.ipynb #8c84b268
 def matmul_t(a:torch.Tensor,  # (n, d)
              b:torch.Tensor,  # (c, d)
             )->torch.Tensor:  # (n, c)
@@ -92,7 +92,7 @@ def matmul_t(a:torch.Tensor,  # (n, d)
     fast = a.device.type=='cpu' and a.dtype==b.dtype==torch.float32 and _onednn()
     return _onednn_product(a, b) if fast else a@b.T
 
-# %% ../nbs/01_model.ipynb #0c877bd1
+# %% ../nbs/01_model.ipynb #31bee2f8
 def _check_shapes(weight, x):
     "Raise `ValueError` unless weights and inputs have the shapes that go together."
     if weight.ndim!=4 or not weight.numel():
@@ -109,7 +109,7 @@ def check_patches(weight, # weights, (L, k, m, d)
     check_alike(weights=weight, inputs=x)
     _check_shapes(weight, x)
 
-# %% ../nbs/01_model.ipynb #14209f3b
+# %% ../nbs/01_model.ipynb #0b1f90bf
 def _sum_neurons(z, weight, n, q, varrho):
     "Logits (L, n, k) from pre-activations (nP, Lkm)."
     L, k, m, _ = weight.shape
@@ -122,7 +122,7 @@ def _logits(weight, x, q, varrho):
 
 def _check_logits(F): return check_tensor('the logits of these weights and inputs', F, 'L', 'n', 'k')
 
-# %% ../nbs/01_model.ipynb #96537eed
+# %% ../nbs/01_model.ipynb #c9a154ef
 def patch_logits(weight:torch.Tensor, # weights, (L, k, m, d)
                  x:torch.Tensor,      # inputs, (n, P, d)
                  q:int=4,             # degree of the smoothed ReLU
@@ -132,7 +132,7 @@ def patch_logits(weight:torch.Tensor, # weights, (L, k, m, d)
     check_patches(weight, x)
     return _check_logits(_logits(weight, x, q, varrho))
 
-# %% ../nbs/01_model.ipynb #883cd6bf
+# %% ../nbs/01_model.ipynb #c0219f3e
 def n_block(P:int,           # patches of an input
             width:int,       # neurons of all members, L·k·m
             device='cpu',    # where the block will live
@@ -142,7 +142,7 @@ def n_block(P:int,           # patches of an input
     room = 2**30 if torch.device(device).type=='cuda' else 5 * 2**19
     return max(1, room // (4*P*width))
 
-# %% ../nbs/01_model.ipynb #94b37096
+# %% ../nbs/01_model.ipynb #25448093
 @torch.no_grad()
 def predict(weight:torch.Tensor, # weights, (L, k, m, d)
             x:torch.Tensor,      # inputs, (n, P, d)
@@ -158,7 +158,7 @@ def predict(weight:torch.Tensor, # weights, (L, k, m, d)
         return _sum_neurons(z, weight, len(block), q, varrho)
     return _check_logits(torch.cat([logits(o) for o in x.split(step)], 1))
 
-# %% ../nbs/01_model.ipynb #1dfcf5a7
+# %% ../nbs/01_model.ipynb #3ddac9bd
 class PatchCNN(nn.Module):
     "The paper's network (Section 2), k classes of m neurons; `members` side by side."
     def __init__(self,
@@ -185,18 +185,20 @@ class PatchCNN(nn.Module):
         return torch.tensor([self.q, self.varrho], dtype=torch.float64)
     def set_extra_state(self, state): self.q, self.varrho = int(state[0]), state[1].item()
 
-# %% ../nbs/01_model.ipynb #b926b8b8
+# %% ../nbs/01_model.ipynb #ad0be8c2
 def view_strength(weight:torch.Tensor,        # weights, (L, k, m, d)
-                  features:torch.Tensor=None, # v, (k, 2, d); the first 2k axes by default
-                 )->torch.Tensor:             # Λ, (L, k, 2)
+                  features:torch.Tensor=None, # v, (k, V, d); the first axes by default
+                  views:int=2,                # of a class, V, where no features are given
+                 )->torch.Tensor:             # Λ, (L, k, V)
     "Λ_{i,l} = max_r [⟨w_ir, v_il⟩]⁺: how strongly each view of each class is learned."
     L, k, m, d = check_tensor('weights', weight, 'L', 'k', 'm', 'd').shape
     if features is not None:
-        check_tensor('features', features, k, 2, d)
+        check_tensor('features', features, k, 'V', d)
         check_alike(weights=weight, features=features)
         overlap = torch.einsum('lkmd,kvd->lkmv', weight, features)
     else:
-        check_number('d, for the features are the first 2k axes,', d, 2*k)
-        all_pairs = weight[...,:2*k].view(L, k, m, k, 2)     # neurons of i, views of j
+        V = check_number('views', views, 1, whole=True)
+        check_number(f'd, for the features are the first {V}k axes,', d, V*k)
+        all_pairs = weight[...,:V*k].view(L, k, m, k, V)     # neurons of i, views of j
         overlap = all_pairs.diagonal(dim1=1, dim2=3).permute(0,3,1,2)
     return overlap.amax(2).clamp(min=0)

@@ -12,28 +12,28 @@ from torch import nn
 from .core import check_choice, check_number, check_tensor, generator
 
 # %% ../nbs/08_views.ipynb #93c69f72
-def views_held(strength:torch.Tensor, # view strengths Λ, (L, k, 2)
+def views_held(strength:torch.Tensor, # view strengths Λ, (L, k, V)
                share:float=.2,        # of the stronger view of the class, in (0, 1]
-              )->torch.Tensor:        # does the member hold the view? (L, k, 2) bool
+              )->torch.Tensor:        # does the member hold the view? (L, k, V) bool
     "A view is held if it has at least `share` of the stronger one's strength, and some."
-    check_tensor('view strengths', strength, 'L', 'k', 2)
+    check_tensor('view strengths', strength, 'L', 'k', 'V')
     check_number('share', share, 0, 1, above=True)
     return (strength > 0) & (strength >= share*strength.amax(-1, keepdim=True))
 
 # %% ../nbs/08_views.ipynb #e73e3737
-def both_views(strength:torch.Tensor, # view strengths Λ, (L, k, 2)
+def both_views(strength:torch.Tensor, # view strengths Λ, (L, k, V)
                share:float=.2,        # see `views_held`
               )->float:               # in [0, 1], over members and classes
-    "Share of classes of which a member holds both views."
+    "Share of classes of which a member holds all views."
     return views_held(strength, share).all(-1).double().mean().item()
 
 # %% ../nbs/08_views.ipynb #d9b6b524
-def lottery(start:torch.Tensor, # view strengths before training, (L, k, 2)
-            end:torch.Tensor,   # and after, (L, k, 2)
+def lottery(start:torch.Tensor, # view strengths before training, (L, k, V)
+            end:torch.Tensor,   # and after, (L, k, V)
             share:float=.2,     # see `views_held`
            )->dict: # shares of classes in [0, 1]: 'both' held after training; 'predicted' winners
     "How the lottery between the views went: winners that the first weights foretell (Lemma D.19), classes with two."
-    check_tensor('view strengths before training', start, 'L', 'k', 2)
+    check_tensor('view strengths before training', start, 'L', 'k', 'V')
     check_tensor('view strengths after training', end, *start.shape)
     predicted = start.argmax(-1) == end.argmax(-1)
     return dict(both=both_views(end, share), predicted=predicted.double().mean().item())

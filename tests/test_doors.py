@@ -72,7 +72,7 @@ MODEL = [
     (lambda: model.PatchCNN(K, 2, 12, q=2.5), 'q, the degree'),
     (lambda: model.view_strength(w[...,:5]), '2k axes'),
     (lambda: model.view_strength(w*NAN), 'NaN'),
-    (lambda: model.view_strength(w, torch.ones(K, 2, 5)), 'features must be (3, 2, 12)'),
+    (lambda: model.view_strength(w, torch.ones(K, 2, 5)), 'features must be (3, V, 12)'),
     (lambda: model.view_strength(w, torch.ones(K, 2, 12).double()), 'move one to the other')]
 
 fit = partial(train.train, w, x, y, steps=2)
@@ -338,7 +338,7 @@ def same(o): return o
 picture = partial(views.feature_visualization, conv, '0', prepare=same, size=8, steps=2)
 BAD_PICTURES = dict(steps=-1, n=0, size=1, lr=0, jitter=-1)
 VIEWS = [
-    (lambda: views.views_held(strength[0]), 'view strengths must be (L, k, 2)'),
+    (lambda: views.views_held(strength[0]), 'view strengths must be (L, k, V)'),
     (lambda: views.views_held(strength*NAN), 'NaN'),
     *((lambda o=o: views.both_views(strength, o), 'share must be') for o in (0, -1., 1.5)),
     (lambda: views.lottery(strength, strength[:1]), 'after training must be (2, 3, 2)'),
