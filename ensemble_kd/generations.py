@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MEMBERS_CLAIMS', 'MEMBERS', 'uncovered', 'growing_ensembles', 'draw_grid', 'generations', 'Members']
 
-# %% ../nbs/20_generations.ipynb #d7a27dd1
+# %% ../nbs/20_generations.ipynb #f96460bb
 from dataclasses import dataclass, replace
 import torch
 from .claims import Band, Claim
@@ -18,20 +18,20 @@ from .theory import VARIES, Arm, Preset, train_singles
 from .train import train
 from .views import views_held
 
-# %% ../nbs/20_generations.ipynb #810e3d30
+# %% ../nbs/20_generations.ipynb #7abfe848
 def uncovered(held:torch.Tensor, # views that the members hold, (L, k, V) bool
              )->torch.Tensor:    # (L,): for the first 1 … L members
     "Share of the (class, view) pairs that none of the first K members holds."
     any_ = held.long().cumsum(0) > 0
     return 1 - any_.double().mean((1, 2))
 
-# %% ../nbs/20_generations.ipynb #0c44960b
+# %% ../nbs/20_generations.ipynb #09e898ac
 def growing_ensembles(K:int)->dict: # number of members: function
     "Functions of logits (L, n, k) that give the first 1 … K members' average."
     def first(n): return lambda F: average_logits(F[:n])[None]
     return {str(n): first(n) for n in range(1, K+1)}
 
-# %% ../nbs/20_generations.ipynb #e894c92b
+# %% ../nbs/20_generations.ipynb #aa648bf6
 def draw_grid(ax,   # matplotlib axes
               held, # views that the members hold, (L, k, 2) bool
              ):
@@ -49,7 +49,7 @@ def draw_grid(ax,   # matplotlib axes
     names = [Patch(color=c, label=t) for c, t in zip(colours[1:], ('view 1', 'view 2', 'both'))]
     ax.legend(handles=names, ncols=3, fontsize=8, loc='lower center', bbox_to_anchor=(.5, 1.))
 
-# %% ../nbs/20_generations.ipynb #d2fdb8c7
+# %% ../nbs/20_generations.ipynb #45c8b0d9
 def generations(preset:Preset,   # sizes
                 seed:int,        # decides everything
                 n:int=3,         # generations after the first
@@ -75,7 +75,7 @@ def generations(preset:Preset,   # sizes
         out.append(train(start, data.x, data.y, objective, **rule, **preset.network).weight)
     return out
 
-# %% ../nbs/20_generations.ipynb #6c953b6a
+# %% ../nbs/20_generations.ipynb #9fe25c30
 @dataclass(frozen=True)
 class Members:
     "Sizes of the third question: do counts of views explain ensembles and generations of students?"
@@ -98,12 +98,13 @@ def _members_seed(o:Members, seed, device, tell):
                uncovered=uncovered(held).tolist(), held=held.int().tolist())
     for name, n in dict(born_again=o.generations, continued=o.continued).items():
         tell(f'seed {seed}: {name}')
-        how = n, name == 'born_again', o.networks, Arm('generation', steps=o.steps), device
-        found = [errors(w)['members'].mean(1).tolist() for w in generations(p, seed, *how)]
+        how = n, name == 'born_again', o.networks, Arm('generation', steps=o.steps)
+        every = generations(p, seed, *how, device=device)
+        found = [errors(w)['members'].mean(1).tolist() for w in every]
         row[name] = dict(single=[e[0] for e in found], multi=[e[1] for e in found])
     return row
 
-# %% ../nbs/20_generations.ipynb #c847ad3a
+# %% ../nbs/20_generations.ipynb #7655844a
 def _count(K):
     "Single-view error of K members over the count of what they do not hold, in points."
     def value(row):
@@ -126,7 +127,7 @@ MEMBERS_CLAIMS = [
     *(Claim(f'continued.g{g}', f'continued {g} times with a neighbour: single-view error over 2^−{2**g}',
             '1 (derived)', Band((.5, 2)), _over('continued', g, 2.**-2**g), (1, 1)) for g in (1, 2))]
 
-# %% ../nbs/20_generations.ipynb #7aac5e3d
+# %% ../nbs/20_generations.ipynb #86070466
 def _count_axis(ax, rows):
     "Error against the number of members."
     K = range(1, len(rows[0]['ensembles'])+1)
@@ -149,7 +150,7 @@ def _generations_axis(ax, rows):
     ax.set(yscale='log', xlabel='generation', ylabel='error on single-view data'); ax.legend(fontsize=8)
     ax.xaxis.get_major_locator().set_params(integer=True)
 
-# %% ../nbs/20_generations.ipynb #e09f1d64
+# %% ../nbs/20_generations.ipynb #3555ed2d
 def _plot_members(ledger):
     "Error by members and by generation; the views won by the networks of the first seed."
     import matplotlib.pyplot as plt
