@@ -395,3 +395,43 @@ def test_from_the_shell(args, says, status, tmp_path):
     p = subprocess.run([script, *options], cwd=tmp_path, capture_output=True, text=True)
     assert p.returncode == status and says in p.stderr and 'Traceback' not in p.stderr
     if not status: assert all(o in p.stdout for o in ('quick', 'default', 'paper', '--out', 'resumes'))
+
+# --- lenses
+
+from ensemble_kd import lenses
+said = torch.rand(5, 20, 3)
+truth, flat_inputs = torch.arange(20) % 3, torch.rand(20, 4)
+def never(*args): raise AssertionError('nothing may be trained')
+def differ(arm='seeds', members=2, n=9): return lenses.members_that_differ(arm, never, members, n, 0)
+def bowl(w): return w.flatten(1).square().sum(1)
+def teams(kind='bagging', x=flat_inputs, y=truth, **kw): return lenses.team(kind, x, y, flat_inputs, 2, 1, **kw)
+LENSES = [
+    (lambda: differ('luck'), 'expected one of seeds, data, both, neither, mixed'),
+    *((lambda o=o: differ(members=o), 'members must be') for o in (0, -1, 1.5)),
+    (lambda: differ(n=0), 'n must be'),
+    (lambda: lenses.learner('oracle'), 'expected one of trees, bagging'),
+    *((lambda o=o: lenses.learner('features', 0, o), 'features must be') for o in (0, 1.5, NAN)),
+    (lambda: teams('oracle'), 'expected one of trees'),
+    (lambda: teams(x=flat_inputs[0]), 'inputs must be (n, f)'),
+    (lambda: teams(x=flat_inputs*NAN), 'NaN'),
+    (lambda: teams(y=truth[:9]), 'labels must be'),
+    (lambda: teams(y=truth/1), 'a tensor of integers'),
+    (lambda: lenses.loss_parts(said, truth[:9]), 'logits of the members must be (L, 9, k)'),
+    (lambda: lenses.loss_parts(said[0], truth), 'must be (L, 20, k)'),
+    (lambda: lenses.loss_parts(said*NAN, truth), 'NaN'),
+    (lambda: lenses.loss_parts(said, truth+1), 'from 0 to 2'),
+    (lambda: lenses.luck(said[:3], truth), 'teams of three'),
+    (lambda: lenses.luck(said[:,:1], truth[:1]), 'samples must be'),
+    (lambda: lenses.luck(said*NAN, truth), 'NaN'),
+    *((lambda o=o: lenses.top_curvature(bowl, torch.ones(2, 3), o), 'steps must be') for o in (0, 1.5)),
+    (lambda: lenses.sharpness(w[0], some), 'weights must be (L, k, m, d)'),
+    (lambda: lenses.sharpness(w*NAN, some), 'NaN'),
+    *((lambda k=k, v=v: lenses.LensPreset(**{k: v}), f'{k} must be') for k, v in
+      dict(members=3, students=11, n_test=0, images=9, features=.5, repeats=0).items()),
+    (lambda: lenses.LENSES.settings('huge'), 'one of default, quick, paper')]
+
+@pytest.mark.parametrize('call, says', LENSES)
+def test_lenses_say_what_was_expected(call, says):
+    pytest.importorskip('sklearn')
+    with pytest.raises(ValueError) as e: call()
+    assert says in str(e.value) and '\n' not in str(e.value)
