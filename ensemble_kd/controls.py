@@ -6,10 +6,9 @@
 __all__ = ['P', 'D', 'TARGETS', 'NOISE', 'CELLS', 'COLUMNS', 'VIEWS', 'DIGITS', 'LEARNERS', 'LR', 'DECAYS', 'GROUPS', 'PAPER',
            'CLAIMS', 'STYLE', 'PRESETS', 'GAUSSIAN', 'network', 'gaussian_inputs', 'random_target', 'label_and_margin',
            'balanced_rows', 'flip_labels', 'Cell', 'sample_cell', 'sample_views', 'GaussianPreset', 'measure',
-           'controls_seed', 'gain', 'mean_gain', 'helped', 'detectable', 'gains_table', 'cells_table', 'read_paper',
-           'plot_gaussian']
+           'controls_seed', 'gain', 'mean_gain', 'helped', 'gains_table', 'cells_table', 'read_paper', 'plot_gaussian']
 
-# %% ../nbs/21_controls.ipynb #5ed33a7a
+# %% ../nbs/21_controls.ipynb #40b0c70e
 import csv, math
 from dataclasses import dataclass
 from functools import partial
@@ -20,13 +19,13 @@ from .claims import Band, Claim, Positive, judge, mean_ci, mean_half, plus_minus
 from .core import check_choice, check_labels, check_number, check_tensor, generator, seed_of, table
 from .data import MultiView
 from .ensemble import average_logits, error_rate
+from .files import digits, split
 from .inputs import TensorData
 from .resnet import seeded
 from .runs import Experiment
-from .studies import digits, split
 from .trainer import Recipe, Stacked
 
-# %% ../nbs/21_controls.ipynb #03aca092
+# %% ../nbs/21_controls.ipynb #82afa8a3
 P, D = 8, 8                      # patches of an input, numbers of a patch
 TARGETS = ('linear', 'fc2', 'fc3', 'res3', 'conv2', 'conv3', 'resconv3')
 
@@ -41,7 +40,7 @@ class _Residual(nn.Sequential):
     "Layers, and their input again."
     def forward(self, x): return x + super().forward(x)
 
-# %% ../nbs/21_controls.ipynb #dcbb946d
+# %% ../nbs/21_controls.ipynb #8cacdb51
 def network(name:str,        # one of `TARGETS`
             classes:int=4,   # outputs
             width:int=64,    # of the hidden layers
@@ -60,7 +59,7 @@ def network(name:str,        # one of `TARGETS`
     last = P*D if name == 'linear' else P*channels if conv else width
     return nn.Sequential(*layers, nn.Linear(last, classes))
 
-# %% ../nbs/21_controls.ipynb #9b50800e
+# %% ../nbs/21_controls.ipynb #0185fb6c
 def gaussian_inputs(n:int,        # inputs
                     generator,    # source of all randomness
                     centres=None, # of a mixture, (c, 8, 8); None: one Gaussian
@@ -73,10 +72,9 @@ def gaussian_inputs(n:int,        # inputs
     return centres[torch.randint(c, (n,), generator=generator)] + math.sqrt(.5)*x
 
 def _centres(seed, c=10):
-    "Centres of a seed's mixture."
     return math.sqrt(.5)*torch.randn(c, P, D, generator=generator(seed, 'centres'))
 
-# %% ../nbs/21_controls.ipynb #2e8fe6ec
+# %% ../nbs/21_controls.ipynb #ac309e72
 def random_target(name:str,         # structure, one of `TARGETS`
                   seed:int,         # draws the weights
                   x:torch.Tensor,   # inputs on which each output has the mean 0
@@ -92,7 +90,7 @@ def random_target(name:str,         # structure, one of `TARGETS`
     net[-1].bias -= net(x).mean(0)
     return net
 
-# %% ../nbs/21_controls.ipynb #6d571f6c
+# %% ../nbs/21_controls.ipynb #751a4cab
 def label_and_margin(net,            # the target
                      x:torch.Tensor, # inputs, (n, 8, 8)
                     )->tuple:        # labels (n,), margins (n,), at least 0
@@ -101,7 +99,7 @@ def label_and_margin(net,            # the target
     best, second = z.topk(2, -1).values.unbind(-1)
     return z.argmax(-1), best - second
 
-# %% ../nbs/21_controls.ipynb #208751a7
+# %% ../nbs/21_controls.ipynb #891a1d0b
 def balanced_rows(y:torch.Tensor, # labels, (N,)
                   n:int,          # rows wanted
                   classes:int,    # number of classes
@@ -114,7 +112,7 @@ def balanced_rows(y:torch.Tensor, # labels, (N,)
     if any(len(o) < w for o, w in zip(rows, want)): return None
     return torch.cat(rows).sort().values
 
-# %% ../nbs/21_controls.ipynb #cd4ced59
+# %% ../nbs/21_controls.ipynb #f90a60a7
 def flip_labels(y:torch.Tensor, # labels, (n,)
                 share:float,    # of them that become wrong, in [0, 1]
                 classes:int,    # number of classes
@@ -128,7 +126,7 @@ def flip_labels(y:torch.Tensor, # labels, (n,)
     y[rows] = (y[rows] + other) % classes
     return y
 
-# %% ../nbs/21_controls.ipynb #899763c7
+# %% ../nbs/21_controls.ipynb #0e1fe7d8
 @dataclass(frozen=True)
 class Cell:
     "One problem of the paper's table."
@@ -147,7 +145,7 @@ NOISE = dict(nn='no noise', ln10='10 % noise')
 CELLS = [Cell(*o) for o in product(('without', 'with'), TARGETS, NOISE, ('unif', 'rej'), ('gauss', 'mix'))]
 COLUMNS = [o.column for o in CELLS[:8]]
 
-# %% ../nbs/21_controls.ipynb #fa5a6fd2
+# %% ../nbs/21_controls.ipynb #ba68fbd5
 def sample_cell(cell:Cell, # which problem
                 n:int,     # samples
                 seed:int,  # draws centres, target and samples
@@ -165,14 +163,13 @@ def sample_cell(cell:Cell, # which problem
         label, margin = label_and_margin(net, more)
         kept = margin >= least
         x, y = torch.cat([x, more[kept]]), torch.cat([y, label[kept]])
-        if len(y) < n: continue
         rows = balanced_rows(y, n, 4) if cell.sampling == 'rej' else torch.arange(n)
-        if rows is None: continue
+        if rows is None or len(y) < n: continue
         rows = rows[torch.randperm(n, generator=g)]
         return x[rows], y[rows]
     raise ValueError(f'{cell.row} {cell.column}: no {n} samples among {most*4096}, a class is too rare')
 
-# %% ../nbs/21_controls.ipynb #10383264
+# %% ../nbs/21_controls.ipynb #a48c1c43
 VIEWS = MultiView(k=4, P=P, d=D, s=2., mu=.5, rho=.05, Gamma=.4, sigma_p=.3, noise='gaussian')
 DIGITS = 200, 300                # training and validation images; the other 1297 are for the test
 
@@ -189,9 +186,9 @@ def sample_views(name:str,    # 'multi-view' or 'digits'
     rows = torch.cat(split(y, seed_of(seed, 'split'), DIGITS))[:n]
     return ((x - x.mean())/x.std())[rows,0], y[rows], 10
 
-# %% ../nbs/21_controls.ipynb #0e6408de
+# %% ../nbs/21_controls.ipynb #eab54c9d
 LEARNERS = dict(linear='fc3', fc2='fc3', fc3='fc3', res3='res3', conv2='conv3', conv3='conv3', resconv3='resconv3')
-LR = dict(fc=.005, conv=.03)                 # of AdamW
+LR = dict(fc=.01, conv=.05)                  # of AdamW
 DECAYS = dict(fc=(0., 2., 4., 8.), conv=(0., 1., 2.))
 
 @dataclass(frozen=True)
@@ -204,31 +201,30 @@ class GaussianPreset:
     n:int=1000                    # training samples
     n_valid:int=1000              # validation samples
     n_test:int=4000               # test samples
-    steps:int=200                 # of AdamW
+    steps:int=100                 # of AdamW
     batch:int=100                 # samples a step
     width:int=64                  # of the learners' hidden layers
     channels:int=16               # of their convolutions
     repeats:int=8                 # seeds
 
-# %% ../nbs/21_controls.ipynb #0aea2fd6
-def _recipe(p, learner, n, decay):
-    "How a learner is trained on n samples, about as many steps for any n."
-    batch, kind = min(p.batch, n), 'conv' if 'conv' in learner else 'fc'
-    epochs = max(1, p.steps // (n//batch))
-    return Recipe(epochs, batch, 'adamw', LR[kind], weight_decay=decay)
+    def __post_init__(self):
+        for o in self.targets: check_choice('target', o, TARGETS)
+        sizes = dict(n=1, n_valid=1, n_test=1, steps=1, batch=1, repeats=1, members=2)
+        for name, low in sizes.items(): check_number(name, getattr(self, name), low, whole=True)
 
-def _percent(error): return round(100*(1 - error.mean().item()), 3)
-
+# %% ../nbs/21_controls.ipynb #c4dcc468
 def _one(p, learner, make, data, labels, seed, decay, device):
-    "Accuracies of networks with one weight decay, in %: training, validation, single, ensemble, best member."
-    net = Stacked(make, _recipe(p, learner, len(data), decay), device)
+    "Errors of networks with one weight decay: training, validation, single, ensemble, best member."
+    batch, kind = min(p.batch, len(data)), 'conv' if 'conv' in learner else 'fc'
+    epochs = max(1, p.steps // (len(data)//batch))                     # about as many steps for any data
+    net = Stacked(make, Recipe(epochs, batch, 'adamw', LR[kind], weight_decay=decay), device)
     net.fit(data, [seed_of(seed, 'member', i) for i in range(p.members)])
     F = {part: net.logits(data, part) for part in labels}
-    errors = {part: error_rate(F[part], y) for part, y in labels.items()}
-    test, both = errors['test'], average_logits(F['test'])
-    return [_percent(o) for o in (errors['train'], errors['valid'], test, error_rate(both, labels['test']), test.min())]
+    train, valid, test = (error_rate(F[part], y) for part, y in labels.items())
+    both = error_rate(average_logits(F['test']), labels['test'])
+    return [o.mean().item() for o in (train, valid, test, both, test.min())]
 
-# %% ../nbs/21_controls.ipynb #6801ac9f
+# %% ../nbs/21_controls.ipynb #f5b553df
 def measure(p:GaussianPreset,  # sizes
             learner:str,       # one of `TARGETS`
             x:torch.Tensor,    # inputs of all parts, (N, 8, 8)
@@ -240,36 +236,36 @@ def measure(p:GaussianPreset,  # sizes
             device='cpu',      # where to train
            )->dict: # accuracies in %, a list over weight decays; 'chosen', which of them
     "Single networks and their ensemble, for each weight decay; the one chosen on validation samples."
-    sizes = [*sizes, len(y) - sum(sizes)]
+    check_tensor('inputs', x, len(check_labels(y, classes)), P, D)
+    sizes = [*sizes, check_number('the number of test samples', len(y) - sum(sizes), 1, whole=True)]
     (xt, xv, xe), (yt, yv, ye) = x.split(sizes), y.split(sizes)
     yt = flip_labels(yt, noise, classes, generator(seed, 'noise'))
     data, labels = TensorData(xt, yt, valid=xv, test=xe), dict(train=yt, valid=yv, test=ye)
     make = partial(network, learner, classes, p.width, p.channels)
     decays = DECAYS['conv' if 'conv' in learner else 'fc']
     found = [_one(p, learner, make, data, labels, seed, o, device) for o in decays]
-    train, valid, single, ensemble, best = (list(o) for o in zip(*found))
-    chosen = max(range(len(valid)), key=lambda i: valid[i])
-    return dict(chosen=chosen, train=train, single=single, ensemble=ensemble, best=best)
+    right = (100 - 100*torch.tensor(found, dtype=torch.float64)).round(decimals=3)
+    train, valid, single, ensemble, best = right.T.tolist()
+    return dict(chosen=valid.index(max(valid)), train=train, single=single, ensemble=ensemble, best=best)
 
-# %% ../nbs/21_controls.ipynb #7f7702ef
+# %% ../nbs/21_controls.ipynb #9ba1f9e2
 def _pieces(preset):
     "Names of the pieces of a seed: rows of the table, and data with views."
     return [*dict.fromkeys(o.row for o in CELLS if o.target in preset.targets), *preset.views]
 
 def _problems(preset, seed, piece):
     "What a piece asks: name, learner, data, training and validation samples, noise."
-    sizes = preset.n, preset.n_valid
+    sizes = DIGITS if piece == 'digits' else (preset.n, preset.n_valid)
+    n = sum(sizes) + preset.n_test
     for o in CELLS:
         if o.row != piece or o.column not in preset.columns: continue
-        x, y = sample_cell(o, sum(sizes) + preset.n_test, seed)
-        yield o.column, LEARNERS[o.target], (x, y, 4), sizes, o.noise
+        yield o.column, LEARNERS[o.target], (*sample_cell(o, n, seed), 4), sizes, o.noise
     if piece not in preset.views: return
-    if piece == 'digits': sizes = DIGITS
-    data = sample_views(piece, sum(sizes) + preset.n_test, seed)
+    data = sample_views(piece, n, seed)
     for learner, noise in product(dict.fromkeys(LEARNERS[o] for o in preset.targets), NOISE):
         yield f'{noise}_{learner}', learner, data, sizes, noise
 
-# %% ../nbs/21_controls.ipynb #73f3b0d6
+# %% ../nbs/21_controls.ipynb #7fcdde62
 def controls_seed(preset:GaussianPreset, # sizes
                   seed:int,         # decides everything
                   device='cpu',     # where to train
@@ -284,7 +280,7 @@ def controls_seed(preset:GaussianPreset, # sizes
         found[name] = measure(preset, learner, *data, sizes, share, draws, device)
     return found
 
-# %% ../nbs/21_controls.ipynb #78749dfe
+# %% ../nbs/21_controls.ipynb #9c135517
 def gain(cell:dict,        # what `measure` gives
          kind:str='tuned', # 'tuned', 'untuned' (no decay), 'best' (over the best member), 'instead'
         )->float:          # points
@@ -293,12 +289,13 @@ def gain(cell:dict,        # what `measure` gives
     over = dict(tuned=cell['single'][i], untuned=cell['single'][0], best=cell['best'][i], instead=cell['single'][i])
     return cell['ensemble'][j] - over[check_choice('kind of gain', kind, over)]
 
-# %% ../nbs/21_controls.ipynb #9151483f
+# %% ../nbs/21_controls.ipynb #18247489
 _MEANS = 'all', *NOISE.values(), 'without margin', 'with margin'
 GROUPS = *_MEANS, *TARGETS
 PAPER = dict(zip(GROUPS, (-.6, -.52, -.68, -.52, -.68, -.67, -1.99, -.09, -.91, -.32, -.01, -.21)))
 
 def _belongs(cell, group): return group in ('all', NOISE[cell.noise], f'{cell.margin} margin', cell.target)
+def _mean(found): return sum(found)/len(found) if found else None
 
 def _in_group(row, group):
     "Measured cells of a group, or of data with views."
@@ -306,9 +303,7 @@ def _in_group(row, group):
     found = [row.get(o.row, {}).get(o.column) for o in CELLS if _belongs(o, group)]
     return [o for o in found if o]
 
-def _mean(found): return sum(found)/len(found) if found else None
-
-# %% ../nbs/21_controls.ipynb #d5821f3b
+# %% ../nbs/21_controls.ipynb #7653280b
 def mean_gain(group:str,        # one of `GROUPS`, 'multi-view' or 'digits'
               kind:str='tuned', # as for `gain`
              ):                 # function of a repeat's row → points, or None
@@ -317,7 +312,7 @@ def mean_gain(group:str,        # one of `GROUPS`, 'multi-view' or 'digits'
     def value(row): return _mean([gain(o, kind) for o in _in_group(row, group)])
     return value
 
-# %% ../nbs/21_controls.ipynb #d8563463
+# %% ../nbs/21_controls.ipynb #0d59fa24
 def _points(cells): return _mean([gain(o) for o in cells])
 
 def _share(cells):
@@ -334,17 +329,14 @@ def _more(name, of):
     return value
 
 def _gain_of(cell):
-    "The gain of one cell, or None."
     def value(row): return _points([o for o in [row.get(cell.row, {}).get(cell.column)] if o])
     return value
 
-# %% ../nbs/21_controls.ipynb #f1695702
+# %% ../nbs/21_controls.ipynb #41959d59
 _VIEWS = 'multi-view', 'digits'
-
 def _said(group): return f'{PAPER[group]:+.2g}'.replace('-', '−')
 
 def _little(id, said, kind):
-    "Claims that the mean gain is at most half a point, in all cells and in each half of them."
     rule = Band((None, .5), unit='points')
     return [Claim(f'{id}.{g}', f'{said}, {g}: an ensemble gains at most half a point', _said(g), rule,
                   mean_gain(g, kind), (PAPER[g],)*2) for g in _MEANS]
@@ -360,7 +352,7 @@ CLAIMS = [
     *(Claim(f'cell.{o.row}-{o.column}', f'{o.row} {o.column}: an ensemble gains at most 0.9 points', '−4.3 to +0.9',
             Band((None, .9), unit='points'), _gain_of(o), (-4.3, .9)) for o in CELLS)]
 
-# %% ../nbs/21_controls.ipynb #ec77eac8
+# %% ../nbs/21_controls.ipynb #c0ab5a45
 def helped(rows:list, # one a repeat
           )->list:    # of `Cell`
     "Cells whose gain lies above 0, corrected for the number of cells (Holm)."
@@ -369,16 +361,7 @@ def helped(rows:list, # one a repeat
     clear = {o['id'] for o in found if o['verdict'] == 'reproduced'}
     return [o for o in CELLS if f'{o.row}.{o.column}' in clear]
 
-# %% ../nbs/21_controls.ipynb #cb877f72
-def detectable(values,        # gains of one cell, one a repeat
-               cells:int=112, # that are judged together
-              )->float:       # points
-    "The smallest mean gain that a cell with this spread could have shown."
-    check_number('cells', cells, 1, whole=True)
-    mean, ci = mean_ci(values, 1 - .05/cells)
-    return math.inf if ci is None else ci[1] - mean
-
-# %% ../nbs/21_controls.ipynb #88c9dac2
+# %% ../nbs/21_controls.ipynb #decdee1f
 def _accuracy(cells, key): return f"{_mean([o[key][o['chosen']] for o in cells]):.1f}"
 
 def gains_table(ledger:dict,         # of the run
@@ -399,7 +382,7 @@ def gains_table(ledger:dict,         # of the run
             'cells with a gain', 'over the best member', 'without decay', 'without decay, over a tuned single']
     return table(head, lines, markdown)
 
-# %% ../nbs/21_controls.ipynb #bcfa3a2b
+# %% ../nbs/21_controls.ipynb #237a96ff
 def cells_table(ledger:dict,         # of the run
                 markdown:bool=False, # for the docs
                 keys:tuple=('single', 'ensemble'), # what to show: 'train', 'single', 'ensemble', 'best'
@@ -413,7 +396,7 @@ def cells_table(ledger:dict,         # of the run
         lines[o.row].append('/'.join([_accuracy(found, key) for key in keys]))
     return table(['margin-target', *dict.fromkeys(o.column for o in there)], list(lines.values()), markdown)
 
-# %% ../nbs/21_controls.ipynb #68880060
+# %% ../nbs/21_controls.ipynb #5f67a419
 def read_paper(path, # a table like results/paper_gaussian_table.tsv
               )->dict: # cell → (single, ensemble), accuracies in %
     "The paper's table; a cell of it reads single/ensemble. Raises `ValueError` if one is missing."
@@ -423,12 +406,11 @@ def read_paper(path, # a table like results/paper_gaussian_table.tsv
     except (KeyError, ValueError) as e:
         raise ValueError(f'{str(path)!r} must have single/ensemble for all 112 cells ({e})') from None
 
-# %% ../nbs/21_controls.ipynb #aa27dad8
+# %% ../nbs/21_controls.ipynb #81c11ec3
 STYLE = dict(nn=('#0072b2', 'o', 'right labels'), ln10=('#d55e00', 's', '10 % of the training labels wrong'),
              paper=('#777777', 'x', 'paper'))            # colours that the colour-blind can tell apart
 
 def _point(ax, at, values, of):
-    "Mean gain and its 95 % interval."
     (mean, half), (colour, shape, name) = mean_half(values), STYLE[of]
     ax.errorbar(at, mean, yerr=half, fmt=shape, ms=4, capsize=2, color=colour, label=name)
 
@@ -442,7 +424,6 @@ def _cells_axis(ax, rows, margin, paper):
     ax.set(ylabel='gain of an ensemble (points)', title=f'no views, {margin} margin')
 
 def _views_axis(ax, rows, name):
-    "Gains where there are views, learner by learner."
     cells = [o for o in rows[0].get(name, {}) if o != 'wall_s']
     for i, cell in enumerate(cells):
         found = [gain(r[name][cell]) for r in rows]
@@ -451,7 +432,7 @@ def _views_axis(ax, rows, name):
     ax.set_xticks([3*i + .5 for i, _ in enumerate(learners)], learners)
     ax.set(title=f'with views: {name}')
 
-# %% ../nbs/21_controls.ipynb #9117503c
+# %% ../nbs/21_controls.ipynb #c5ae73b7
 def plot_gaussian(ledger:dict,     # of the run
                   paper:dict=None, # the paper's table, from `read_paper`, drawn as crosses
                  ):                # matplotlib figure
@@ -467,11 +448,10 @@ def plot_gaussian(ledger:dict,     # of the run
     axs[0,0].legend(shown.values(), shown, fontsize=8, ncols=3)
     return fig
 
-# %% ../nbs/21_controls.ipynb #558a34ee
+# %% ../nbs/21_controls.ipynb #1d39e5a0
 PRESETS = dict(default=GaussianPreset(),
     quick=GaussianPreset(('fc2', 'conv2'), ('nn_unif_gauss', 'ln10_unif_gauss'), ('digits',), members=5, repeats=2),
-    paper=GaussianPreset(n=10_000, n_test=20_000, steps=2000, width=256, channels=64, repeats=20))
-
+    paper=GaussianPreset(n=10_000, n_test=20_000, steps=1000, width=256, channels=64, repeats=20))
 GAUSSIAN = Experiment('controls', PRESETS, controls_seed, CLAIMS, plot_gaussian, (gains_table, cells_table), _pieces,
                       varies='seed: targets, inputs, wrong labels, first weights, orders',
                       shared='all sizes; the digits that are split')
