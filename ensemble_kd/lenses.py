@@ -6,7 +6,7 @@
 __all__ = ['VARIED', 'WIDTHS', 'KINDS', 'SIZES', 'WORLDS', 'CLAIMS', 'LABELS', 'PRESETS', 'LENSES', 'members_that_differ',
            'learner', 'team', 'loss_parts', 'luck', 'top_curvature', 'sharpness', 'LensPreset', 'plot_lenses']
 
-# %% ../nbs/22_lenses.ipynb #94d0c5ed
+# %% ../nbs/22_lenses.ipynb #814c03ca
 from dataclasses import dataclass, replace
 from itertools import combinations
 import torch
@@ -23,7 +23,7 @@ from .theory import DATA, VARIES, Arm, Preset, train_seed
 from .train import train
 from .trainer import Recipe, Stacked
 
-# %% ../nbs/22_lenses.ipynb #53e74207
+# %% ../nbs/22_lenses.ipynb #20912883
 VARIED = dict(seeds=(True, False), data=(False, True), both=(True, True), neither=(False, False),
               mixed=(True, False))   # own first weights? own bootstrap?
 WIDTHS = (2, 3, 4, 6, 8)             # mixed members, in turn: neurons a class, 3 otherwise
@@ -44,7 +44,7 @@ def members_that_differ(arm:str,     # how, one of `VARIED`
         return train_one(seed_of(seed, 'members', i*own_start), shown, width)
     return torch.cat([one(i) for i in range(members)])
 
-# %% ../nbs/22_lenses.ipynb #21832f46
+# %% ../nbs/22_lenses.ipynb #2c3e8024
 def _patch_trainer(preset, data, x):
     "Trains a patch network on labels."
     d, rule = preset.dist, dict(lr=preset.lr, steps=preset.max_steps, stop_loss=preset.stop_loss)
@@ -61,7 +61,7 @@ def _image_trainer(recipe, x, y, x_test, device='cpu'):
         return Stacked(lambda: small_cnn(width=8*width), recipe, device).fit(data, [seed]).logits(data, 'test')
     return train_one
 
-# %% ../nbs/22_lenses.ipynb #680728d8
+# %% ../nbs/22_lenses.ipynb #adeffab7
 KINDS = ('trees', 'bagging', 'attributes', 'forest', 'features', 'boosting')
 
 def learner(kind:str,        # one of `KINDS`
@@ -81,14 +81,13 @@ def learner(kind:str,        # one of `KINDS`
     cosines = kernel_approximation.RBFSampler(gamma='scale', n_components=features, **how)
     return pipeline.make_pipeline(cosines, linear_model.Ridge(1e-3))
 
-# %% ../nbs/22_lenses.ipynb #c98ef53b
-def _boosted(x, y, seed):
-    "AdaBoost: 50 trees of depth 3."
+# %% ../nbs/22_lenses.ipynb #1ba0e93f
+def _boosted(x, y, seed):                  # 50 trees
     from sklearn.ensemble import AdaBoostClassifier
     from sklearn.tree import DecisionTreeClassifier
     return AdaBoostClassifier(DecisionTreeClassifier(max_depth=3), n_estimators=50, random_state=seed).fit(x, y)
 
-# %% ../nbs/22_lenses.ipynb #550221c5
+# %% ../nbs/22_lenses.ipynb #444ec4ad
 def team(kind:str,       # one of `KINDS`
          x:torch.Tensor, # training inputs, (n, f)
          y:torch.Tensor, # labels, (n,); every class must occur
@@ -110,7 +109,7 @@ def team(kind:str,       # one of `KINDS`
     def all_say(x): return torch.as_tensor(whole.decision_function(x.numpy())) if whole else say(fits, x).mean(0)
     return say(fits, x_test), all_say(x_test), say(fitted('student', students, all_say(x)), x_test)
 
-# %% ../nbs/22_lenses.ipynb #852eb72d
+# %% ../nbs/22_lenses.ipynb #8bffa7d7
 def loss_parts(F:torch.Tensor, # logits of the members, or predictions, (L, n, k)
                y:torch.Tensor, # labels, (n,)
                logits:bool=True, # are they logits?
@@ -129,7 +128,7 @@ def loss_parts(F:torch.Tensor, # logits of the members, or predictions, (L, n, k
     entropies = -hot*logp, -hot*log_whole, log_whole.exp()*(log_whole-logp)
     return found | dict(entropy=means(*(o.sum(-1) for o in entropies))) if logits else found
 
-# %% ../nbs/22_lenses.ipynb #b460f6a5
+# %% ../nbs/22_lenses.ipynb #1a7df938
 def _gaussian_task(n, seed):
     "Inputs (n, 20), labels in {0, 1}."
     g = generator(seed, 'gaussian')
@@ -140,12 +139,12 @@ def _gaussian_task(n, seed):
 
 def _mlp(): return Sequential(Linear(20, 64), ReLU(), Linear(64, 2))
 
-# %% ../nbs/22_lenses.ipynb #51bce564
+# %% ../nbs/22_lenses.ipynb #0fc17e8a
 def _correlation(a, b):                    # Pearson's; 0 if one of the two does not vary
     v = torch.tensor([list(a), list(b)], dtype=torch.float64)
     return torch.corrcoef(v)[0, 1].nan_to_num().item()
 
-# %% ../nbs/22_lenses.ipynb #4d24a3d4
+# %% ../nbs/22_lenses.ipynb #a6763a21
 def luck(F:torch.Tensor, # logits of the members, (L, n, k), L ≥ 4
          y:torch.Tensor, # labels, (n,)
         )->dict: # errors 'mean', 'best', 'picked', 'ensemble', their 'spread'; two correlations
@@ -162,7 +161,7 @@ def luck(F:torch.Tensor, # logits of the members, (L, n, k), L ≥ 4
     goes = dict(with_spread=_correlation(gain, spread), with_disagreement=_correlation(gain, apart))
     return {k: v.item() for k, v in found.items()} | goes
 
-# %% ../nbs/22_lenses.ipynb #2a1e3b25
+# %% ../nbs/22_lenses.ipynb #0f4bb75b
 def _size(w): return w.flatten(1).norm(dim=1).clamp(min=1e-30).view(-1, *[1]*(w.ndim-1))
 
 def top_curvature(loss,         # weights (L, ...) → loss of each member, (L,)
@@ -180,7 +179,7 @@ def top_curvature(loss,         # weights (L, ...) → loss of each member, (L,)
         top, v = (v*Hv).flatten(1).sum(1), Hv
     return top
 
-# %% ../nbs/22_lenses.ipynb #fbe4e03b
+# %% ../nbs/22_lenses.ipynb #c5268d1f
 def _matching_scale(F, y, goal=.02):
     "The smallest factor (L,), on a grid, with which each member's loss is at most `goal`, or is least."
     unit, factors = F.abs().mean((1, 2)).clamp(min=1e-30), torch.logspace(-2, 4, 401).to(F)
@@ -190,7 +189,7 @@ def _matching_scale(F, y, goal=.02):
     below = (found <= goal).float()
     return factors[torch.where(below.any(0), below.argmax(0), found.argmin(0))]/unit
 
-# %% ../nbs/22_lenses.ipynb #9891df83
+# %% ../nbs/22_lenses.ipynb #74703ee8
 def sharpness(weight:torch.Tensor, # of patch networks, (L, k, m, d)
               data,                # training data, a `Sample`
               steps:int=20,        # of power iteration
@@ -206,7 +205,7 @@ def sharpness(weight:torch.Tensor, # of patch networks, (L, k, m, d)
     top = top_curvature(loss, weight, steps)*_size(weight).flatten()**2
     return dict(curvature=top.tolist(), degree=(along/value).tolist())
 
-# %% ../nbs/22_lenses.ipynb #9c6e3f2c
+# %% ../nbs/22_lenses.ipynb #3b7935a0
 SIZES = Preset(DATA, 1000, (), max_steps=2000, compiled=False)
 _RECIPE = Recipe(60, 50, 'adam', .01, weight_decay=0., warmup=.1)
 
@@ -227,7 +226,7 @@ class LensPreset:
         for name, low in least.items(): check_number(name, getattr(self, name), low, whole=True)
         check_number('students', self.students, 1, self.members)
 
-# %% ../nbs/22_lenses.ipynb #2aec0a54
+# %% ../nbs/22_lenses.ipynb #2824175e
 def _formal(p, seed, device):
     "Training data, single-view test data, and what trains a patch network."
     d = p.sizes.dist
@@ -250,7 +249,7 @@ def _row(y, F, G=None, S=None):
     if S is not None: tried['student'] = S
     return {name: error_rate(o, y).mean().item() for name, o in tried.items()}
 
-# %% ../nbs/22_lenses.ipynb #ddde40b3
+# %% ../nbs/22_lenses.ipynb #b1744868
 def _teams(p, seed, x, y, x_test, y_test, trainer):
     "Networks that differ in one way, and teams of other learners."
     def differ(o): return members_that_differ(o, trainer, 2 if o == 'neither' else p.members, len(y), seed)
@@ -277,7 +276,7 @@ def _others(p, seed, device):
     found['seeds']['student'] = error_rate(S, y_test).mean().item()
     return dict(views=views, digits=found)
 
-# %% ../nbs/22_lenses.ipynb #a42808c0
+# %% ../nbs/22_lenses.ipynb #ae25dab6
 def _parts(F, y, logits=True): return loss_parts(F, y, logits) | dict(luck=luck(F, y))
 
 def _spread(p, seed, device):
@@ -307,7 +306,7 @@ def _flat(p, seed, device):
         found[name] = sharpness(w, data, **act) | dict(error=error.tolist())
     return found
 
-# %% ../nbs/22_lenses.ipynb #d3edf536
+# %% ../nbs/22_lenses.ipynb #d130fa7c
 _PIECES = dict(others=_others, spread=_spread, flat=_flat)
 
 def _piece(settings, seed, device='cpu', tell=lambda text: None, piece='others'):
@@ -315,12 +314,13 @@ def _piece(settings, seed, device='cpu', tell=lambda text: None, piece='others')
     tell(f'seed {seed}: {piece}')
     return make(settings, seed, device)
 
-# %% ../nbs/22_lenses.ipynb #eb53c143
+# %% ../nbs/22_lenses.ipynb #eaeb7c5f
+WORLDS = dict(views='formal data', digits='digits')
 def _gained(o, key='ensemble'): return 100*(o['single'] - o[key])
 def _teams_say(others):
     "What teams gain, how far they reach, what students keep: id of a claim → value."
     found = {}
-    for world, o in others.items():
+    for world, o in ((w, others[w]) for w in WORLDS):
         for kind in ('seeds', *KINDS):
             kept, gain = _gained(o[kind], 'student'), _gained(o[kind])
             found[f'kept.{world}_{kind}'] = 100*kept/max(gain, .01)
@@ -331,11 +331,11 @@ def _teams_say(others):
         found[f'networks.{world}_share'] = 100*_gained(o['data'])/_gained(o['seeds'])
     return found
 
-# %% ../nbs/22_lenses.ipynb #79cf986e
+# %% ../nbs/22_lenses.ipynb #2d63c4bc
 def _parts_say(spread):
     "How much losses and errors fall; how far the identities are off; what luck would give."
     found, off = {}, []
-    for world, o in spread.items():
+    for world, o in ((w, spread[w]) for w in (*WORLDS, 'features', 'gaussian')):
         for loss in {'brier', 'entropy', 'error'} & {*o}:
             mean, whole, *rest = o[loss]
             found[f'variance.{world}_{loss}'] = 100*(1-whole/mean)
@@ -345,10 +345,11 @@ def _parts_say(spread):
         for key in ('with_spread', 'with_disagreement'): found[f'luck.{world}_{key}'] = o['luck'][key]
     return found | {'variance.jensen': max(off)}
 
-# %% ../nbs/22_lenses.ipynb #2c86f52f
+# %% ../nbs/22_lenses.ipynb #b53743d4
 def _sharpness_says(flat):
     "How sharp arms are beside singles, as it is and per squared degree; whether sharper is worse."
-    table_ = {arm: torch.tensor([o['curvature'], o['degree'], o['error']]) for arm, o in flat.items()}
+    names = [o for o in flat if o != 'wall_s']
+    table_ = {o: torch.tensor([flat[o][key] for key in ('curvature', 'degree', 'error')]) for o in names}
     found, wrong, alone = {}, torch.cat([o[2] for o in table_.values()]), table_['single'][2]
     for name, power in (('', 0), ('_degree', 2)):
         logs = {arm: (o[0].clamp(min=1e-9)/o[1]**power).log() for arm, o in table_.items()}
@@ -358,7 +359,7 @@ def _sharpness_says(flat):
     for arm, o in table_.items(): found[f'flat.{arm}_gain'] = 100*(alone - o[2]).mean().item()
     return found
 
-# %% ../nbs/22_lenses.ipynb #a7ace94a
+# %% ../nbs/22_lenses.ipynb #bb795ea8
 _SAID = dict(others=_teams_say, spread=_parts_say, flat=_sharpness_says)
 
 def _claims(piece, *rows):                 # of (id, statement, paper, rule)
@@ -368,7 +369,6 @@ def _claims(piece, *rows):                 # of (id, statement, paper, rule)
 def _atmost(value, unit='%'): return Band((None, value), unit=unit)
 def _atleast(value, unit='%'): return Band((value, None), unit=unit)
 _ORDER, _SAME, _CLOSE = Positive('points'), Band((-3, 3), (-6, 6), 'points'), Band((-1, 1), (-2, 2), 'points')
-WORLDS = dict(views='formal data', digits='digits')
 _NO, _NEW, _LENS = '4.8 (rejected)', 'not in the paper', 'the lens'
 
 def _world_claims(world, name, same):
@@ -381,7 +381,7 @@ def _world_claims(world, name, same):
         (f'{networks}seeds', f'{name}: networks that differ by their seed gain together', '> 0', _ORDER),
         (f'{reach}mixed', f'{name}: members of five widths change the ensemble little', _NO, same))
 
-# %% ../nbs/22_lenses.ipynb #28c49328
+# %% ../nbs/22_lenses.ipynb #eed92d07
 _TEAMS = _world_claims('views', 'formal data', _SAME) + _world_claims('digits', 'digits', _CLOSE)
 _TEAMS += _claims('others',
     ('kept.views_seeds', 'formal data: students of the networks keep the gain', 'theorem 3', _atleast(90)),
@@ -400,7 +400,7 @@ _MOMENTS = _claims('spread',
     ('variance.gaussian_error', 'but the error by less', 'no gain (4.4)', _atmost(7)),
     ('variance.gaussian_lost', 'the vote loses at least half of what it gains', _NEW, _atleast(50)))
 
-# %% ../nbs/22_lenses.ipynb #03e71c7e
+# %% ../nbs/22_lenses.ipynb #9bca1823
 def _luck_claims(world, name):
     return _claims('spread',
         (f'luck.{world}_best', f'{name}: better than the best of ten, picked on the test data', 'message 7', _ORDER),
@@ -419,7 +419,7 @@ _FLAT = _claims('flat',
     ('flat.together_degree', 'also when the degree is taken into account', _LENS, _atleast(.5, '')))
 CLAIMS = _TEAMS + _MOMENTS + _luck_claims('views', 'formal data') + _luck_claims('digits', 'digits') + _FLAT
 
-# %% ../nbs/22_lenses.ipynb #1df6ab17
+# %% ../nbs/22_lenses.ipynb #ddbdb960
 LABELS = dict(seeds='networks, other seeds', data='networks, bootstraps', both='networks, seeds and bootstraps',
               mixed='networks, five widths', neither='networks, no difference', trees='trees, other seeds',
               bagging='trees, bagging', attributes='trees, attribute bagging', forest='random forest',
@@ -443,7 +443,7 @@ def plot_lenses(ledger:dict, # as written to lenses.json
     axs[0].invert_yaxis(); axs[1].legend(fontsize=8)
     return fig
 
-# %% ../nbs/22_lenses.ipynb #dde72549
+# %% ../nbs/22_lenses.ipynb #362cab79
 _SMALL = replace(SIZES, dist=replace(DATA, d=64, sigma_p=.15), n_train=500)
 PRESETS = dict(default=LensPreset(),
     quick=LensPreset(_SMALL, 5, 2, 1000, recipe=replace(_RECIPE, epochs=20), repeats=2),
