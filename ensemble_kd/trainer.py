@@ -378,7 +378,7 @@ def _lesson(self:Trainer, data, teacher, T, weight):
     "Teacher, temperature and weight, the recipe's by default; `ValueError` for those that cannot teach these data."
     T = self.recipe.temperature if T is None else T
     weight = self.recipe.kd_weight if weight is None else weight
-    if isinstance(teacher, _Cached): teacher.check(len(data))
+    if hasattr(teacher, 'check'): teacher.check(len(data))
     if self.loss is kd_loss:
         check_number('T', T, 0, above=True)
         check_number('weight', weight, 0, 1)

@@ -472,3 +472,69 @@ COVERAGE = [
 def test_coverage_says_what_was_expected(call, says):
     with pytest.raises(ValueError) as e: call()
     assert says in str(e.value) and '\n' not in str(e.value)
+
+# --- members and teachers
+
+from ensemble_kd import members, teachers
+
+team, points = [nn.Linear(4, 3) for _ in range(3)], torch.rand(6, 4)
+def joined(nets=team, **kw): return members.Ensemble(nets, **kw)
+def cycles(cycle=5): return members.Snapshots(team[0], torch.optim.SGD(team[0].parameters(), lr=.1), cycle)
+def keep(net=team[0], x=(points,), **kw):
+    from tempfile import TemporaryDirectory
+    with TemporaryDirectory() as d: return teachers.save_outputs(d, net, x, 'points', **kw)
+def of_many(G=torch.rand(2, 9, 3), **kw): return distill.kd_loss_of_many(z, y, G, **kw)
+def decoupled(**kw): return distill.decoupled_kd_loss(**dict(z=z, y=y, teacher=z) | kw)
+MEMBERS = [
+    (lambda: joined([]), 'at least one network'),
+    (lambda: joined([nn.Linear]), 'member 0 must be an nn.Module; got type'),
+    (lambda: joined(team*2), 'a member twice'),
+    (lambda: joined(outputs='votes'), 'expected one of logits, probabilities, values'),
+    *((lambda o=o: joined(weights=o), 'the weight of a member must be') for o in ([1, 1, -1], [1, 1, NAN], ['a', 1, 1])),
+    (lambda: joined(weights=[1, 1]), 'each of the 3 members; got 2'),
+    (lambda: joined(weights=[0, 0, 0]), 'at least one member must be above 0'),
+    (lambda: joined([*team, nn.Linear(4, 2)])(points), 'outputs of one shape; got (6, 3), (6, 3), (6, 3), (6, 2)'),
+    (lambda: joined([nn.LSTM(4, 3)])(points), 'must return a tensor; got tuple'),
+    *((lambda o=o: joined().add(nn.Linear(4, 3), o), 'weight, a share below 1, must be') for o in (0, 1, -1, NAN)),
+    (lambda: joined(weights=[1, 2, 3]).add(nn.Linear(4, 3)), 'give the new one a share'),
+    (lambda: joined().add(team[0]), 'a member twice'),
+    (lambda: members.Ensemble.load('nowhere'), "'nowhere' holds no ensemble"),
+    (lambda: members.Ensemble.load('nowhere', device='tpu'), "unknown device 'tpu'"),
+    (lambda: joined().save('nowhere', make=team[0]), 'make must be a function that makes a network'),
+    (lambda: joined().save('nowhere', make=[nn.Linear]), 'one for each of the 3 members; got 1'),
+    (lambda: joined().export('nowhere.h5', points), 'expected one of .pt2, .onnx'),
+    (lambda: joined().export('nowhere.pt2', points[:1]), 'at least 2; got [1]'),
+    (lambda: joined().export('nowhere.pt2', (points, points[:3])), 'at least 2; got [3, 6]'),
+    *((lambda o=o: cycles(o), 'cycle must be') for o in (0, 2.5, NAN)),
+    (lambda: cycles().ensemble(), 'finished cycles must be'),
+    (lambda: keep(net=3), 'the teacher must be a module, or a function'),
+    (lambda: keep(x=()), 'there are no inputs'),
+    *((lambda o=o: keep(top=o), 'top') for o in (0, 3, 1.5)),
+    (lambda: keep(batches=0), 'batches must be'),
+    (lambda: keep(lambda x: 1e9*x), 'do not fit torch.float16'),
+    (lambda: keep(lambda x: x*NAN, half=False), 'or are not finite'),
+    (lambda: keep(lambda x: [x]), 'must return a tensor; got list'),
+    (lambda: keep(lambda x: x[0], top=1), "the teacher's outputs must be (n, k)"),
+    (lambda: teachers.SavedOutputs('nowhere'), "'nowhere' holds no outputs"),
+    (lambda: of_many(how='votes'), 'expected one of logits, probabilities, kl'),
+    (lambda: of_many(z), "the teachers' logits must be (L, 9, 3)"),
+    (lambda: of_many(F*NAN), 'NaN'),
+    *((lambda o=o, h=h: of_many(T=o, how=h), 'T must be') for o in (0, -1, NAN) for h in ('logits', 'probabilities', 'kl')),
+    *((lambda o=o: decoupled(alpha=o), 'alpha must be ≥ 0') for o in (-1, NAN)),
+    (lambda: decoupled(beta=torch.tensor(-1.)), 'beta must be ≥ 0'),
+    (lambda: decoupled(weight=2), 'weight must be in [0, 1]'),
+    (lambda: decoupled(z=z[:,:1], y=0*y, teacher=z[:,:1]), 'the number of classes must be'),
+    (lambda: decoupled(z=wild[:,0,:3]), 'NaN'),
+    (lambda: distill.born_again(None, 0), 'generations must be'),
+    (lambda: distill.born_again(lambda *o: {'test': F}), "must return 'train'"),
+    (lambda: ensemble.brier(z, far), 'labels must be'),
+    (lambda: ensemble.brier(z[:3], y), 'logits must be (9, k)'),
+    (lambda: ensemble.best_temperature(z*NAN, y), 'NaN'),
+    (lambda: ensemble.error_correlation(F[:1], y), 'needs two'),
+    (lambda: ensemble.error_correlation(F, column), 'labels must be (9)')]
+
+@pytest.mark.parametrize('call, says', MEMBERS)
+def test_members_say_what_was_expected(call, says):
+    with pytest.raises(ValueError) as e: call()
+    assert says in str(e.value) and '\n' not in str(e.value)
+    assert not Path('nowhere').exists()

@@ -19,8 +19,7 @@ def workflow(root, name): return yaml.safe_load(read(root/f'.github/workflows/{n
 def exported(tmp_path_factory, run):
     "A copy of the project, its modules exported afresh and its notebooks cleaned"
     tree = copy_tree(tmp_path_factory.mktemp('exported')/'tree')
-    for p in (tree/'ensemble_kd').glob('*.py'):
-        if p.name != '__init__.py': p.unlink()
+    for p in (tree/'ensemble_kd').glob('*.py'): p.unlink()
     run('nbdev_export', cwd=tree)
     run('nbdev_clean', cwd=tree)
     return tree
@@ -186,6 +185,21 @@ for name in [o.name for o in pkgutil.iter_modules(ensemble_kd.__path__)]:
 def test_modules_import_nothing_heavy(root, run):
     "What takes long to import is imported by the functions that need it"
     assert run(sys.executable, '-c', IMPORT_EACH, cwd=root) == ''
+
+NAMES = '''
+import sys, ensemble_kd
+assert not {'torch', 'numpy', 'fastcore'} & {*sys.modules}, 'import ensemble_kd imports too much'
+names = ['Ensemble', 'kd_loss', 'study']
+assert ensemble_kd.__all__ == names and {*names} <= {*dir(ensemble_kd)} and 'torch' not in sys.modules
+from ensemble_kd import kd_loss
+assert 'ensemble_kd.distill' in sys.modules and 'ensemble_kd.studies' not in sys.modules
+from ensemble_kd import *
+from ensemble_kd import distill, members, studies
+assert (Ensemble, kd_loss, study) == (members.Ensemble, distill.kd_loss, studies.study)
+assert not hasattr(ensemble_kd, 'kd_los') and ensemble_kd.__doc__
+'''
+
+def test_three_names_are_there_and_cost_nothing(root, run): run(sys.executable, '-c', NAMES, cwd=root)
 
 USE_ALL = '''
 import sys, pkgutil, fastcore, ensemble_kd
