@@ -28,7 +28,8 @@ from ensemble_kd.ensemble import error_rate
 from ensemble_kd.images import balanced_subset, load_images
 from ensemble_kd.resnet import macs, seeded, small_net
 from ensemble_kd.runs import check_device, device_name, one_line_errors, provenance, write_json
-from ensemble_kd.trainer import ImageData, Recipe, Trainer
+from ensemble_kd.inputs import ImageData
+from ensemble_kd.trainer import Recipe, Trainer
 
 # --- one member
 

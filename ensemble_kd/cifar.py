@@ -25,7 +25,8 @@ from .ntk import TangentNet
 from .resnet import SmallNet, macs, wide_resnet
 from .runs import Run, Unit, check_device, one_line_errors, provenance, writable_dir
 from .self_distill import COLOURS, teachers_of
-from .trainer import ImageData, Recipe, Trainer, cached_teacher, live_teacher, optimizer
+from .inputs import ImageData
+from .trainer import Recipe, Trainer, cached_teacher, live_teacher, optimizer
 
 # %% ../nbs/17_cifar.ipynb #6c97d683
 NAMES = dict(single='single', ensemble='ensemble of them', average='train the average', kd='KD',

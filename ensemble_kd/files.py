@@ -6,7 +6,7 @@
 __all__ = ['MOST_KINDS', 'digits', 'shuffled', 'split', 'shifts', 'small_cnn', 'mlp', 'read_csv', 'read_npz', 'read_folder',
            'FileData', 'read_files']
 
-# %% ../nbs/16_files.ipynb #e835f127
+# %% ../nbs/16_files.ipynb #c2175768
 import csv
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch.nn import functional as nnf
 from .core import check_labels, check_number, check_tensor
 from .inputs import Source
 
-# %% ../nbs/16_files.ipynb #a9999cf3
+# %% ../nbs/16_files.ipynb #acde6d19
 def digits()->tuple: # images (1797, 1, 8, 8) in [0, 2], labels (1797,)
     "The 8×8 handwritten digits of scikit-learn; nothing is downloaded."
     try: from sklearn.datasets import load_digits
@@ -27,7 +27,7 @@ def digits()->tuple: # images (1797, 1, 8, 8) in [0, 2], labels (1797,)
     x, y = load_digits(return_X_y=True)
     return torch.tensor(x, dtype=torch.float32).view(-1, 1, 8, 8) / 8, torch.tensor(y)
 
-# %% ../nbs/16_files.ipynb #71bb90d6
+# %% ../nbs/16_files.ipynb #f0fdb6bc
 def shuffled(y:torch.Tensor, # labels (n,), or a regression's targets
              seed:int,       # draws the order
             )->torch.Tensor: # rows, (n,)
@@ -41,7 +41,7 @@ def shuffled(y:torch.Tensor, # labels (n,), or a regression's targets
         place[mine] = (rng.permutation(len(mine)) + rng.random()) / len(mine)
     return torch.from_numpy(np.argsort(place, kind='stable'))
 
-# %% ../nbs/16_files.ipynb #56f6426e
+# %% ../nbs/16_files.ipynb #61c74816
 def split(y:torch.Tensor, # labels, (n,)
           seed:int,       # draws the split
           sizes:tuple,    # numbers of training and validation samples; the rest is test
@@ -54,7 +54,7 @@ def split(y:torch.Tensor, # labels, (n,)
         raise ValueError(f'training and validation samples, {sizes}, must leave test samples among {len(y)}')
     return order.split([*sizes, len(y) - sum(sizes)])
 
-# %% ../nbs/16_files.ipynb #cbfc3cd1
+# %% ../nbs/16_files.ipynb #448b905a
 def shifts(x:torch.Tensor, # images, (n, c, h, w)
            y:torch.Tensor, # labels, (n,)
           )->tuple:        # 9n images and labels
@@ -66,7 +66,7 @@ def shifts(x:torch.Tensor, # images, (n, c, h, w)
     moved = [padded[..., i:i+h, j:j+w] for i, j in places]
     return torch.cat(moved), y.repeat(9)
 
-# %% ../nbs/16_files.ipynb #4e475c58
+# %% ../nbs/16_files.ipynb #1c90aa29
 def small_cnn(classes:int=10, # number of classes, or of outputs
               width:int=24,   # channels of the first layer; each layer doubles them
               shape:tuple=(1,8,8), # channels, height and width of an image
@@ -80,7 +80,7 @@ def small_cnn(classes:int=10, # number of classes, or of outputs
         c, out, side = out, 2*out, [(o+1)//2 for o in side]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(c*side[0]*side[1], classes))
 
-# %% ../nbs/16_files.ipynb #d73ddd45
+# %% ../nbs/16_files.ipynb #83b46019
 def mlp(inputs:int,   # numbers a sample
         outputs:int,  # number of classes, or of outputs
         width:int=64, # of the two layers between
@@ -90,7 +90,7 @@ def mlp(inputs:int,   # numbers a sample
     first, last = nn.Linear(inputs, width), nn.Linear(width, outputs)
     return nn.Sequential(nn.Flatten(), first, nn.ReLU(), nn.Linear(width, width), nn.ReLU(), last)
 
-# %% ../nbs/16_files.ipynb #47651fdb
+# %% ../nbs/16_files.ipynb #21808905
 MOST_KINDS = 50 # different texts of a column that become columns; whole numbers that count as classes
 
 def _columns(path):
@@ -116,6 +116,7 @@ def _check_filled(name, cells, path):
     if not gaps: return
     raise ValueError(f'{str(path)!r}: column {name!r} has no value in row {gaps[0]+2}: fill it in, or leave the row out')
 
+# %% ../nbs/16_files.ipynb #2640ae3a
 def _features(name, cells, path):
     "A column as one column of numbers, or one for each of its texts."
     _check_filled(name, cells, path)
@@ -134,7 +135,7 @@ def _target(name, cells, path):
         return torch.tensor([names.index(o) for o in cells]), names
     return torch.tensor(values), None
 
-# %% ../nbs/16_files.ipynb #f71a00a4
+# %% ../nbs/16_files.ipynb #eeabacfa
 def read_csv(path,              # file, its first line names the columns
              label:str='label', # name of the column to predict
             )->tuple:           # inputs (n, columns), labels or targets (n,), names of classes or None
@@ -148,7 +149,7 @@ def read_csv(path,              # file, its first line names the columns
     if not features: raise ValueError(f'{str(path)!r} has no column but {label!r}: expected others to predict it from')
     return torch.tensor(features).T.contiguous(), y, names
 
-# %% ../nbs/16_files.ipynb #9d094ed3
+# %% ../nbs/16_files.ipynb #33d16ad8
 def _images_first(x):
     "Bytes or 4-d arrays as images (n, c, h, w), in [0, 1] if they were bytes."
     bytes_, x = x.dtype == np.uint8, torch.as_tensor(x)
@@ -178,7 +179,7 @@ def read_npz(path,      # file with x_train, y_train and perhaps x_test, y_test;
     test = arrays.keys() >= {'x_test', 'y_test'}
     return _npz_part(arrays, *train, path), _npz_part(arrays, 'x_test', 'y_test', path) if test else None
 
-# %% ../nbs/16_files.ipynb #f6f2165a
+# %% ../nbs/16_files.ipynb #fe35a7f4
 def read_folder(path,        # folder with a folder of images for each class
                 size:int=32, # side of the square that images are scaled to
                )->tuple:     # images (n, 3, size, size) in [0, 1], labels (n,), names of classes
@@ -193,7 +194,7 @@ def read_folder(path,        # folder with a folder of images for each class
     source = Source(images, 'the folder')
     return source.x, source.y, images.classes
 
-# %% ../nbs/16_files.ipynb #1a2855e5
+# %% ../nbs/16_files.ipynb #b3edc954
 @dataclass
 class FileData:
     "Training and test data from a file or folder."
@@ -205,7 +206,7 @@ class FileData:
     @property
     def shape(self): return tuple(self.train[0].shape[1:])
 
-# %% ../nbs/16_files.ipynb #23254ed8
+# %% ../nbs/16_files.ipynb #9c1c63d1
 def _standardised(train, test):
     "Two tensors by mean and deviation of the first: by channel or column."
     dims = [i for i in range(train.ndim) if i != 1] if train.ndim > 1 else [0]
@@ -231,7 +232,7 @@ def _fifth(x, y):
     first, last = shuffled(y, 0).split([n, len(y)-n])
     return (x[first], y[first]), (x[last], y[last])
 
-# %% ../nbs/16_files.ipynb #d4d0c5fc
+# %% ../nbs/16_files.ipynb #90ac8e5c
 def read_files(path,              # an .npz, a .csv, or a folder of images, with or without train and test
                label:str='label', # column to predict, of a .csv
                size:int=32,       # side of images from a folder

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOST_BYTES', 'Seeds', 'take', 'moved', 'TensorData', 'ImageData', 'drawn_from', 'Source', 'LoadedData', 'data_of']
 
-# %% ../nbs/14_inputs.ipynb #f3456bd8
+# %% ../nbs/14_inputs.ipynb #025aa747
 import random
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from .core import check_choice, check_labels, check_tensor, generator, seed_of
 from .images import AugmentationPlan, batches, normalize
 from .runs import checksum
 
-# %% ../nbs/14_inputs.ipynb #a47b1445
+# %% ../nbs/14_inputs.ipynb #5fae04f2
 @dataclass(frozen=True)
 class Seeds:
     "Seeds of what is drawn for a network; wherever one is expected, a number is all three."
@@ -29,7 +29,7 @@ class Seeds:
     @classmethod
     def of(cls, seed): return seed if isinstance(seed, cls) else cls(seed, seed, seed)
 
-# %% ../nbs/14_inputs.ipynb #ed15a1b4
+# %% ../nbs/14_inputs.ipynb #63994e5b
 def take(x,    # a tensor, or a tuple, list or dict of tensors, samples first
          rows, # which samples: an index tensor or slice
         ):     # the same structure with these samples
@@ -38,7 +38,7 @@ def take(x,    # a tensor, or a tuple, list or dict of tensors, samples first
     if isinstance(x, dict): return {k: take(v, rows) for k, v in x.items()}
     return type(x)(take(v, rows) for v in x)
 
-# %% ../nbs/14_inputs.ipynb #b6838dcb
+# %% ../nbs/14_inputs.ipynb #16067e7f
 def moved(x,      # a structure of tensors
           device, # where to
          ):       # the same structure there
@@ -47,7 +47,7 @@ def moved(x,      # a structure of tensors
     if isinstance(x, dict): return {k: moved(v, device) for k, v in x.items()}
     return type(x)(moved(v, device) for v in x)
 
-# %% ../nbs/14_inputs.ipynb #62211017
+# %% ../nbs/14_inputs.ipynb #a2c212c0
 def _leaves(x):
     "The tensors of a structure."
     if torch.is_tensor(x): return [x]
@@ -55,7 +55,7 @@ def _leaves(x):
         raise ValueError(f'inputs must be a tensor, or a tuple, list or dict of tensors; got {type(x).__name__}')
     return [o for v in (x.values() if isinstance(x, dict) else x) for o in _leaves(v)]
 
-# %% ../nbs/14_inputs.ipynb #bd61bec1
+# %% ../nbs/14_inputs.ipynb #c91a09ea
 def _check_inputs(name, x):
     "Raise `ValueError` unless the inputs are finite and as many as one another; their number."
     sizes = {len(o) if o.ndim else 0 for o in _leaves(x)}
@@ -71,7 +71,7 @@ def _check_targets(y, n):
     if y.ndim and len(y) == n: return y
     raise ValueError(f'labels must be one for each of the {n} inputs; got {len(y) if y.ndim else 0}')
 
-# %% ../nbs/14_inputs.ipynb #11eb7e46
+# %% ../nbs/14_inputs.ipynb #2f661584
 class TensorData:
     "Inputs and labels in memory, and further parts to predict on."
     def __init__(self,
@@ -101,7 +101,7 @@ class TensorData:
     @property
     def id(self): return checksum(self.y, *_leaves(self.parts))
 
-# %% ../nbs/14_inputs.ipynb #83ae0c41
+# %% ../nbs/14_inputs.ipynb #ec34a939
 class ImageData:
     "A set of images, bytes until a batch is made; random crops and flips by the recipe."
     def __init__(self, images): # an `images.Images`
@@ -128,7 +128,7 @@ class ImageData:
         labels = self.images.y_train, self.images.y_test
         return checksum(*self.parts.values(), *labels)
 
-# %% ../nbs/14_inputs.ipynb #22a3b1ce
+# %% ../nbs/14_inputs.ipynb #f8acba32
 @contextmanager
 def drawn_from(seed:int, # decides what torch, NumPy and `random` draw inside
               ):
@@ -143,7 +143,7 @@ def drawn_from(seed:int, # decides what torch, NumPy and `random` draw inside
             np.random.set_state(before[0])
             random.setstate(before[1])
 
-# %% ../nbs/14_inputs.ipynb #47ff3385
+# %% ../nbs/14_inputs.ipynb #44f0272b
 class _Rows(Dataset):
     "Some rows of a data set; its random transforms follow from a key and the row."
     def __init__(self, dataset, rows, key): self.dataset, self.rows, self.key = dataset, rows, key
@@ -162,7 +162,7 @@ def _pair(batch, name):
     kind = type(batch).__name__ + (f' of {len(batch)}' if isinstance(batch, (tuple, list)) else '')
     raise ValueError(f"a sample of {name} must be a pair (inputs, label), or a dict with a 'label'; got {kind}")
 
-# %% ../nbs/14_inputs.ipynb #230149ec
+# %% ../nbs/14_inputs.ipynb #b69774d9
 def _opened(data, name):
     "A map-style data set, its collate function, workers and batch size; `ValueError` for anything else."
     if isinstance(data, DataLoader): return _of_loader(data, name)
@@ -188,7 +188,7 @@ def _as_tensors(o):
     if o.dtype.kind not in 'fiub': raise ValueError(f'arrays must hold numbers; got {o.dtype}: encode them first')
     return torch.as_tensor(o.astype(np.float32) if o.dtype == np.float64 else o)
 
-# %% ../nbs/14_inputs.ipynb #cf528818
+# %% ../nbs/14_inputs.ipynb #7dc1daa7
 MOST_BYTES = 2**31   # of inputs that are kept in memory
 
 class Source:
@@ -215,7 +215,7 @@ class Source:
         self.x, self.y = x, _in_rows(_check_targets(y, n), self.name)
         self.id = checksum(self.y, *_leaves(x))
 
-# %% ../nbs/14_inputs.ipynb #be2b0917
+# %% ../nbs/14_inputs.ipynb #b2be278d
 def _in_rows(y, name):
     "Labels as they are, a regression's targets as float32 (n, o); `ValueError` for others."
     if not y.is_floating_point(): return y
@@ -263,7 +263,7 @@ def _joined(parts, name):
     if len({o.shape[1:] for o in parts}) == 1: return torch.cat(parts)
     raise ValueError(f'samples of {name} differ in shape: give a DataLoader with a collate_fn that pads them')
 
-# %% ../nbs/14_inputs.ipynb #6acd8046
+# %% ../nbs/14_inputs.ipynb #526c1ad1
 @patch
 def load(self:Source,
          rows,          # numbers of samples
@@ -283,6 +283,7 @@ def load(self:Source,
             yield _as_tensors(x), _numbers(y, self.name)
     except (TypeError, RuntimeError) as e: raise _no_batch(e, self.name) from None
 
+# %% ../nbs/14_inputs.ipynb #c9d9deed
 def _numbers(y, name):
     if torch.is_tensor(y): return y
     got = type(y[0] if isinstance(y, (list, tuple)) and y else y).__name__
@@ -296,7 +297,7 @@ def _no_batch(e, name):
     found = [says for text, says in texts.items() if text in str(e)]
     return ValueError(f'samples of {name} {found[0]}') if found else e
 
-# %% ../nbs/14_inputs.ipynb #b51eb45e
+# %% ../nbs/14_inputs.ipynb #2c21f8cb
 class LoadedData:
     "Rows of sources, batches of which are read when they are needed."
     def __init__(self, **parts): # name → (source, rows), 'train' among them
@@ -331,7 +332,7 @@ def _batches(source, rows, places, *key):
     if source.x is None: return source.load(rows, places, *key)
     return ((take(source.x, rows[at]), source.y[rows[at]]) for at in places)
 
-# %% ../nbs/14_inputs.ipynb #f14d4f23
+# %% ../nbs/14_inputs.ipynb #723b7365
 def data_of(**parts): # name → (`Source`, rows), 'train' among them
     "Data for a trainer: `TensorData` if all inputs are in memory, else `LoadedData`."
     if any(source.x is None for source, _ in parts.values()): return LoadedData(**parts)

@@ -19,6 +19,7 @@ from .data import MultiView
 from .distill import kl_step
 from .ensemble import average_logits, cross_entropy_of_average, error_rate
 from .images import balanced_subset, load_images, normalize
+from .inputs import TensorData
 from .linear import kernel_dynamics, linear_nets, linear_patches, patch_displacement, step_size
 from .model import init_weights, predict, smoothed_relu, smoothed_relu_grad, view_strength
 from .ntk import empirical_ntk, kernel_alignment, kernel_drift, patch_ntk
@@ -27,7 +28,7 @@ from .runs import Run, check_device, checksum, one_line_errors, provenance
 from .self_distill import COLUMNS, five_columns
 from .studies import GRID, choose, digits, small_cnn, split, study_repeat
 from .train import GrowthLR, cross_entropy, train
-from .trainer import Recipe, Stacked, TensorData
+from .trainer import Recipe, Stacked
 from .views import both_views
 
 # %% ../nbs/18_regimes.ipynb #7b92f4a2

@@ -6,7 +6,7 @@
 __all__ = ['Recipe', 'Trainer', 'optimizer', 'StopFit', 'Fitting', 'cached_teacher', 'live_teacher', 'stackable',
            'check_stackable', 'Stacked']
 
-# %% ../nbs/14_trainer.ipynb #7a8f01a6
+# %% ../nbs/14_trainer.ipynb #33578004
 import copy, math, sys, warnings
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ from .inputs import Seeds, moved, take
 from .resnet import seeded
 from .runs import out_of_memory
 
-# %% ../nbs/14_trainer.ipynb #f80740c8
+# %% ../nbs/14_trainer.ipynb #615f5afa
 def _check_recipe(r):
     "Raise `ValueError` for settings that make no sense."
     for name in ('epochs', 'batch'): check_number(name, getattr(r, name), 1, whole=True)
@@ -33,7 +33,7 @@ def _check_recipe(r):
     check_choice('schedule', r.schedule, ('onecycle', 'step', 'cosine'))
     check_choice('precision', r.precision, ('float32', 'bfloat16'))
 
-# %% ../nbs/14_trainer.ipynb #4d7ffa79
+# %% ../nbs/14_trainer.ipynb #12c85c91
 @dataclass(frozen=True)
 class Recipe:
     "How a network is trained; raises `ValueError` for settings that make no sense."
@@ -62,7 +62,7 @@ class Recipe:
     @property
     def dtype(self): return getattr(torch, self.precision)
 
-# %% ../nbs/14_trainer.ipynb #895cda14
+# %% ../nbs/14_trainer.ipynb #8e2b8fcf
 @patch
 def rate(self:Recipe,
          t:float, # share of the training that is done, in [0, 1]
@@ -73,7 +73,7 @@ def rate(self:Recipe,
     if t < start: return self.lr * (.04 + .96*t/start)
     return self.lr * .5*(1 + math.cos(math.pi * (t-start)/(1-start)))
 
-# %% ../nbs/14_trainer.ipynb #bc57dd2b
+# %% ../nbs/14_trainer.ipynb #87ce9a39
 def _copied(state): return {k: v.detach().cpu().clone() for k, v in state.items()}
 
 def _arguments(x): return x if isinstance(x, tuple) else (x,)
@@ -88,7 +88,7 @@ def _call(net, x):
     if isinstance(x, dict): return net(**x)
     return net(*x) if isinstance(x, (tuple, list)) else net(x)
 
-# %% ../nbs/14_trainer.ipynb #3290ac77
+# %% ../nbs/14_trainer.ipynb #8a7f9331
 def _highest(data):
     "The highest label; -1 for a regression's targets, or data that do not show theirs."
     y = getattr(data, 'y', None)
@@ -103,7 +103,7 @@ def _lost(loss, z, y, teacher, T, weight, highest):
         raise ValueError(f'labels must be from 0 to {k-1}, a class for each of the {k} outputs; got up to {highest}')
     return kd_loss(z, y, teacher, T, weight, checked=True)
 
-# %% ../nbs/14_trainer.ipynb #c61847d7
+# %% ../nbs/14_trainer.ipynb #349696f9
 class Trainer:
     "A network, or the average of several, on a device: compiled once, trained again from any seed."
     def __init__(self,
@@ -136,18 +136,19 @@ class Trainer:
         def run(state, x): return _functional(net, state, x)
         return torch.compile(run) if self.recipe.compile else run
 
-# %% ../nbs/14_trainer.ipynb #3824d30e
+# %% ../nbs/14_trainer.ipynb #2ad35a38
 @patch
 def reset(self:Trainer,
-          seed:int,    # decides the weights of every network
+          seed,        # decides the weights of every network; or a list of seeds, one each
          )->'Trainer': # itself
     "Fresh weights for every network: those of `seeded(make, …)`, loaded into the one that is compiled."
     for j, o in enumerate(self.nets):
-        o.load_state_dict(seeded(self.make, seed_of(Seeds.of(seed).weights, 'weights', j)).state_dict())
+        key = (Seeds.of(seed[j]).weights, 0) if isinstance(seed, list) else (Seeds.of(seed).weights, j)
+        o.load_state_dict(seeded(self.make, seed_of(key[0], 'weights', key[1])).state_dict())
         o.train()
     return self
 
-# %% ../nbs/14_trainer.ipynb #cf3661bf
+# %% ../nbs/14_trainer.ipynb #ade6c433
 @patch
 def average(self:Trainer,
             x,              # inputs of a batch
@@ -156,7 +157,7 @@ def average(self:Trainer,
     with self.autocast(): out = [_call(run, x) for run in self.runs]
     return torch.stack([o if o.dtype == torch.float64 else o.float() for o in out]).mean(0)
 
-# %% ../nbs/14_trainer.ipynb #e3786fb4
+# %% ../nbs/14_trainer.ipynb #22299346
 @patch
 def logits(self:Trainer,
            data,           # `TensorData`, `ImageData`, or another with their methods
@@ -167,7 +168,7 @@ def logits(self:Trainer,
     inputs = data.to(self.device).inputs(self.recipe, part)
     with torch.no_grad(): return torch.cat([self.average(x).cpu() for x in inputs])
 
-# %% ../nbs/14_trainer.ipynb #3520bd25
+# %% ../nbs/14_trainer.ipynb #ed91a519
 @patch
 def _backward(self:Trainer, x, y, g, T, weight, share):
     "Add the gradient of one part of the batch; its share of the loss."
@@ -192,7 +193,7 @@ def _backward_bounded(self:Trainer, x, y, g, T, weight, share):
         out.backward((dz/len(self.nets)).to(out.dtype))
     return loss.detach()
 
-# %% ../nbs/14_trainer.ipynb #c0edaefb
+# %% ../nbs/14_trainer.ipynb #dd3941f3
 @patch
 def _step(self:Trainer, opt, x, y, g, T, weight):
     "One step of the optimiser; when memory runs out, in twice as many parts."
@@ -228,7 +229,7 @@ def _cuts(n, parts):
 
 def _piece(batch, cut): return [None if o is None else take(o, cut) for o in batch]
 
-# %% ../nbs/14_trainer.ipynb #b76b7942
+# %% ../nbs/14_trainer.ipynb #f4872389
 def optimizer(recipe:Recipe, # which one, and its settings
               params,        # parameters
               lr_scale:float=1., # factor on the learning rate
@@ -247,7 +248,7 @@ def optimizer(recipe:Recipe, # which one, and its settings
         for o in opt.param_groups: o['lr'] = lr_scale * r.rate(t)
     return opt, set_rate
 
-# %% ../nbs/14_trainer.ipynb #a0c0d5ac
+# %% ../nbs/14_trainer.ipynb #bf38c5fe
 @patch
 def _optimizer(self:Trainer, lr_scale, steps):
     "The optimiser, and what is called with the share of the training that is done before each step."
@@ -276,7 +277,7 @@ def _stepper(scheduler, steps):
             while done < round(t*steps): scheduler.step(); done += 1
     return advance
 
-# %% ../nbs/14_trainer.ipynb #fa7e39ed
+# %% ../nbs/14_trainer.ipynb #00495462
 def _nat(teacher, T, weight):
     "A nat in the units of a student's loss; 0 without a teacher."
     return 0. if teacher is None else 1-weight + weight*T**2
@@ -285,9 +286,11 @@ def _slack(data, teacher, T, weight):
     "How far above its first loss a network may be: a student's nat; for a regression the targets' variance."
     y = getattr(data, 'y', None)
     if y is None or not y.is_floating_point(): return _nat(teacher, T, weight)
-    return 2*y.double().var(0, correction=0).mean().item() + 1e-12
+    return 2*y.cpu().double().var(0, correction=0).mean().item() + 1e-12
 
-def _flat(o): return torch.as_tensor(o, dtype=torch.float64).cpu().reshape(-1)
+def _flat(o):
+    o = o.detach().cpu() if torch.is_tensor(o) else o
+    return torch.as_tensor(o, dtype=torch.float64).reshape(-1)
 
 def _refuse(bad, what, loss, first):
     "Raise `FloatingPointError` for the first network of which something bad is true."
@@ -300,16 +303,17 @@ def _check_progress(epoch, loss, first, nat, last):
     """Raise `FloatingPointError` for a network that diverged in an epoch, or learned nothing in all of them.
 
     From the mean loss of the epoch and the first step's loss, one each a network. Refused are a loss that is not
-    finite or above first + |first| + nat; and without a teacher (`nat` is 0) a last epoch above first + |first|/10:
+    finite or above first + |first| + nat; and without a teacher (`nat` is 0) a last epoch above first + |first|/2:
     the first loss is one batch's, which varies. A student that stays where it began is not refused: it may have begun beside its teacher,
     and its first loss says little."""
     loss, first, nat = map(_flat, (loss, first, nat))
     _refuse(~(loss <= first + first.abs() + nat), f'diverged in epoch {epoch}', loss, first)
-    _refuse((loss > first + .1*first.abs()) & (nat == 0) & last, 'learned nothing', loss, first)
+    _refuse((loss > first + .5*first.abs()) & (nat == 0) & last, 'learned nothing', loss, first)
 
-# %% ../nbs/14_trainer.ipynb #218d453f
+# %% ../nbs/14_trainer.ipynb #f793c9eb
 class StopFit(Exception): "Raised by a callback: the training ends here, what is learned so far counts."
 
+# %% ../nbs/14_trainer.ipynb #916ed28b
 @dataclass
 class Fitting:
     "What a callback sees of a training."
@@ -324,7 +328,7 @@ class Fitting:
         for o in self.trainer.callbacks:
             if method := getattr(o, event, None): method(self)
 
-# %% ../nbs/14_trainer.ipynb #1c0bcba2
+# %% ../nbs/14_trainer.ipynb #79ef9e9c
 class _Best:
     "The best epoch so far by a score on validation, and its weights."
     def __init__(self, judge, patience): self.judge, self.patience, self.score, self.state = judge, patience, None, {}
@@ -346,7 +350,7 @@ class _Best:
 
 def _listed(o): return o if isinstance(o, (tuple, list)) else [o]
 
-# %% ../nbs/14_trainer.ipynb #cacb43d0
+# %% ../nbs/14_trainer.ipynb #202a9a93
 class _Cached:
     "A teacher whose logits were computed beforehand, by row."
     def __init__(self, logits): self.logits = logits
@@ -356,13 +360,13 @@ class _Cached:
         if len(self.logits) == n: return
         raise ValueError(f'the teacher needs logits for each of the {n} samples; got {len(self.logits)}')
 
-# %% ../nbs/14_trainer.ipynb #678d6377
+# %% ../nbs/14_trainer.ipynb #4d409176
 @patch
 def _epoch(self:Trainer, now, seed, set_rate, teacher, T, weight):
     "Train an epoch: the loss of its first step and its mean loss; the device is asked once."
     r, losses, steps = self.recipe, [], _steps(now.data, self.recipe)
     for o in self.nets: o.train()
-    torch.manual_seed(seed_of(Seeds.of(seed).noise, 'noise', now.epoch)) # dropout, within the caller's fork
+    torch.manual_seed(seed_of(seed.noise, 'noise', now.epoch)) # dropout, within the caller's fork
     for i, (x, y, rows) in enumerate(now.data.epoch(r, seed, now.epoch)):
         set_rate((now.epoch*steps + i) / (r.epochs*steps))
         if r.compile: torch.compiler.cudagraph_mark_step_begin()
@@ -388,14 +392,15 @@ def _lesson(self:Trainer, data, teacher, T, weight):
 @patch
 def _about(self:Trainer, seed, T, weight, lr_scale):
     "What decides a training, for its checkpoint."
-    seed = asdict(seed) if isinstance(seed, Seeds) else seed
+    def plain(o): return asdict(o) if isinstance(o, Seeds) else o
+    seed = list(map(plain, seed)) if isinstance(seed, list) else plain(seed)
     return dict(seed=seed, T=T, weight=weight, lr_scale=lr_scale, members=len(self.nets), recipe=asdict(self.recipe))
 
-# %% ../nbs/14_trainer.ipynb #12eff72b
+# %% ../nbs/14_trainer.ipynb #865b1299
 @patch
 def fit(self:Trainer,
         data,           # `TensorData`, `ImageData`, or another with their methods
-        seed,           # decides first weights, order, crops, dropout; or `Seeds`
+        seed,           # decides first weights, order, crops, dropout; or `Seeds`; or a list, one a network
         teacher=None,   # (inputs, rows) → logits; None: labels only
         T:float=None,   # temperature; the recipe's by default
         weight:float=None, # of the teacher; the recipe's by default
@@ -423,10 +428,12 @@ def fit(self:Trainer,
     if judge: self._take(best)
     return history
 
+# %% ../nbs/14_trainer.ipynb #76193db6
 @patch
 def _one_epoch(self:Trainer, now, seed, set_rate, lesson, history, first, best):
     "Train an epoch, look whether it went well; the loss of the very first step."
-    start, now.loss = self._epoch(now, seed, set_rate, *lesson)
+    shared = Seeds.of(seed[0] if isinstance(seed, list) else seed) # of an average: one order
+    start, now.loss = self._epoch(now, shared, set_rate, *lesson)
     first = start if first is None else first
     history.append(now.loss)
     last = now.epoch == self.recipe.epochs-1
@@ -449,7 +456,7 @@ def _take(self:Trainer, best):
     if best.state:
         for j, o in enumerate(self.nets): o.load_state_dict(_under(best.state, f'net{j}.'))
 
-# %% ../nbs/14_trainer.ipynb #3141aab4
+# %% ../nbs/14_trainer.ipynb #b1689b9f
 @patch
 def _snapshot(self:Trainer, opt, history, first, best):
     "Everything that the next epoch depends on, as named tensors."
@@ -476,13 +483,13 @@ def _over(state, prefix): return {prefix + k: torch.as_tensor(v) for k, v in sta
 
 def _under(arrays, prefix): return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
-# %% ../nbs/14_trainer.ipynb #592f6f13
+# %% ../nbs/14_trainer.ipynb #c28081ed
 def cached_teacher(logits:torch.Tensor, # on the training data, (n, k)
                   ):                    # (inputs, rows) → logits
     "A teacher whose logits were computed beforehand; raises `ValueError` for NaN."
     return _Cached(check_tensor("the teacher's logits", logits, 'n', 'k'))
 
-# %% ../nbs/14_trainer.ipynb #525ae20f
+# %% ../nbs/14_trainer.ipynb #66a1091b
 def live_teacher(trainer:Trainer, # gives the network, the device, the precision
                  states:list,     # weights of the teacher's members, from `Trainer.state`
                 ):                # (inputs, rows) → logits
@@ -494,7 +501,7 @@ def live_teacher(trainer:Trainer, # gives the network, the device, the precision
             return torch.stack([run(o, x).float() for o in states]).mean(0)
     return teacher
 
-# %% ../nbs/14_trainer.ipynb #02e5708d
+# %% ../nbs/14_trainer.ipynb #1ad069e6
 def stackable(net:nn.Module, # to be copied
              )->bool:        # False for BatchNorm, dropout, buffers and the like
     "Can copies of the network be trained side by side and be what they are alone?"
@@ -502,7 +509,7 @@ def stackable(net:nn.Module, # to be copied
     mixes = any(isinstance(m, alone) or getattr(m, 'dropout', 0) for m in net.modules())
     return not mixes and not list(net.buffers())
 
-# %% ../nbs/14_trainer.ipynb #f97b413b
+# %% ../nbs/14_trainer.ipynb #9ee7bb4f
 def check_stackable(net:nn.Module, # to be copied
                    ):
     "Raise `ValueError` unless copies of the network can be trained side by side."
@@ -510,7 +517,7 @@ def check_stackable(net:nn.Module, # to be copied
     raise ValueError(f'{type(net).__name__} cannot train side by side: BatchNorm, dropout or buffers belong to '
                      'one network at a time; use GroupNorm or LayerNorm')
 
-# %% ../nbs/14_trainer.ipynb #af0589fd
+# %% ../nbs/14_trainer.ipynb #edd72779
 class Stacked:
     "L copies of a small network, trained side by side."
     def __init__(self,
@@ -535,15 +542,18 @@ class Stacked:
         def one(params, x): return _functional(self.base, (params, self.buffers), x)
         return vmap(one, in_dims=(0, 0 if each else None))(self.params, x)
 
-    def states(self):
-        "The weights of each network, those that are tied under each of their names."
-        names = {id(p): name for name, p in self.base.named_parameters()}
-        names = {k: names[id(p)] for k, p in self.base.state_dict(keep_vars=True).items()}
-        return [_copied({k: self.params[v][i] for k, v in names.items()}) for i in range(len(self))]
-
     def __len__(self): return len(next(iter(self.params.values())))
 
-# %% ../nbs/14_trainer.ipynb #d6c9fa95
+# %% ../nbs/14_trainer.ipynb #fbbb496d
+@patch
+def states(self:Stacked,
+          )->list: # of a dict a network, on the CPU
+    "The weights of each network, those that are tied under each of their names."
+    names = {id(p): name for name, p in self.base.named_parameters()}
+    names = {k: names[id(p)] for k, p in self.base.state_dict(keep_vars=True).items()}
+    return [_copied({k: self.params[v][i] for k, v in names.items()}) for i in range(len(self))]
+
+# %% ../nbs/14_trainer.ipynb #8d11dc37
 @patch
 def logits(self:Stacked,
            data,           # `TensorData`, or another with its methods
@@ -556,7 +566,7 @@ def logits(self:Stacked,
         with torch.no_grad(): return torch.cat([self(x, each=False).cpu() for x in inputs], 1)
     finally: self.base.train()
 
-# %% ../nbs/14_trainer.ipynb #b6aa0816
+# %% ../nbs/14_trainer.ipynb #0d78bdff
 def _together(data, recipe, seeds, epoch, average):
     "Batches for all members: inputs (L, b, ...), labels (L, b), rows (L, b); the first one's order for an average."
     every = [data.epoch(recipe, s, epoch) for s in (seeds[:1] if average else seeds)]
@@ -585,7 +595,7 @@ def _column(name, value, L, device):
     if len(column) in (1, L): return column
     raise ValueError(f'{name} must be a number, or one for each of the {L} networks; got {len(column)}')
 
-# %% ../nbs/14_trainer.ipynb #aeeb1bfa
+# %% ../nbs/14_trainer.ipynb #3803c4f4
 @patch
 def _lesson(self:Stacked, data, L, teacher, T, weight, average):
     "Teacher, temperatures and weights, checked, on the device."
@@ -606,7 +616,7 @@ def _batch_loss(self:Stacked, x, y, rows, teacher, T, weight, highest, average):
     if average: return _lost(self.loss, z.mean(0), y[0], None, 1., 0., highest).mean(-1, keepdim=True)
     return _lost(self.loss, z, y, g, T, weight, highest).mean(-1)
 
-# %% ../nbs/14_trainer.ipynb #a213061e
+# %% ../nbs/14_trainer.ipynb #e5b7fc3b
 @patch
 def fit(self:Stacked,
         data,           # `TensorData`, or another with its methods
@@ -634,6 +644,7 @@ def fit(self:Stacked,
     if judge: self._take(best, average)
     return self
 
+# %% ../nbs/14_trainer.ipynb #d3436b65
 @patch
 def _epoch(self:Stacked, data, seeds, epoch, opt, set_rate, lesson, average):
     "Train an epoch: the losses of its first step, and their means."
@@ -655,7 +666,7 @@ def _clip(params, most, together):
     scale = (most/(norm + 1e-6)).clamp(max=1)
     for g in grads: g.mul_(scale if together else scale.view(-1, *[1]*(g.ndim-1)))
 
-# %% ../nbs/14_trainer.ipynb #0f59d636
+# %% ../nbs/14_trainer.ipynb #aedf4d39
 @patch
 def _look(self:Stacked, best, epoch, data, average):
     "Note the epochs that are the best so far, of networks whose training is not over."

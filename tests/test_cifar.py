@@ -7,7 +7,8 @@ from torch import nn
 from ensemble_kd.cifar import GPU, PRESETS, Experiment, Network, Preset
 from ensemble_kd.cifar import choose_rows, ekd_cifar, group_images, load_data, run_row
 from ensemble_kd.images import textures
-from ensemble_kd.trainer import ImageData, Recipe, Trainer, live_teacher
+from ensemble_kd.inputs import ImageData
+from ensemble_kd.trainer import Recipe, Trainer, live_teacher
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
