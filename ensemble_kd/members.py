@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['OUTPUTS', 'Ensemble', 'Snapshots']
 
-# %% ../nbs/15_members.ipynb #4bbe4f77
-import copy, functools, json, math, re, sys, typing, warnings
+# %% ../nbs/15_members.ipynb #8b08a7e1
+import copy, functools, inspect, json, math, re, sys, typing, warnings
 from hashlib import sha256
 from pathlib import Path
 import torch
@@ -17,7 +17,7 @@ from .resnet import seeded
 from .runs import (check_device, checksum, load_arrays, read_json, save_arrays, versions,
                               writable_dir, write_json)
 
-# %% ../nbs/15_members.ipynb #6ddea353
+# %% ../nbs/15_members.ipynb #e6b9860d
 OUTPUTS = ('logits', 'probabilities', 'values')
 
 def _check_nets(nets):
@@ -38,7 +38,7 @@ def _shares(weights, L):
     if not sum(w): raise ValueError('the weight of at least one member must be above 0')
     return torch.tensor(w, dtype=torch.float32) / sum(w)
 
-# %% ../nbs/15_members.ipynb #5c7fa39e
+# %% ../nbs/15_members.ipynb #fb2fe491
 class Ensemble(nn.Module):
     "Networks as one module: `net(x)` is their average, `net.members(x)` what each of them says."
     def __init__(self,
@@ -69,7 +69,7 @@ class Ensemble(nn.Module):
     @property
     def id(self): return f'{_id(self.state_dict())}-{_structure(self)}'   # what tells it from others
 
-# %% ../nbs/15_members.ipynb #343440d0
+# %% ../nbs/15_members.ipynb #b267d71f
 def _at_least_float32(o):
     "A member's output, in float32 unless it is finer."
     if torch.is_tensor(o): return o if o.dtype == torch.float64 else o.float()
@@ -81,7 +81,7 @@ def _arguments(x, named):
     if isinstance(x[0], dict): return (), x[0] | named
     return (tuple(x[0]), named) if isinstance(x[0], (tuple, list)) else (x, named)
 
-# %% ../nbs/15_members.ipynb #1a211edc
+# %% ../nbs/15_members.ipynb #c9d580ee
 @patch
 def members(self:Ensemble,
             *x,             # inputs: a tensor; a tuple is passed on as arguments, a dict by name
@@ -94,7 +94,7 @@ def members(self:Ensemble,
     shapes = ', '.join(str(tuple(o.shape)) for o in out)
     raise ValueError(f'all members must give outputs of one shape; got {shapes}')
 
-# %% ../nbs/15_members.ipynb #73e55683
+# %% ../nbs/15_members.ipynb #3493fbd0
 @patch
 def forward(self:Ensemble,
             *x,             # inputs, as for `members`
@@ -112,7 +112,7 @@ def _column(w, F):
     "Weights (L,) beside outputs (L, ...)."
     return w.to(F.dtype).view(-1, *[1]*(F.ndim-1))
 
-# %% ../nbs/15_members.ipynb #b79b1117
+# %% ../nbs/15_members.ipynb #c7b3d8ce
 @patch
 def add(self:Ensemble,
         net:nn.Module,     # another member
@@ -129,7 +129,7 @@ def add(self:Ensemble,
     self.nets.append(net.train(self.training))
     return self
 
-# %% ../nbs/15_members.ipynb #1a0ec95f
+# %% ../nbs/15_members.ipynb #889603f9
 @patch
 @torch.no_grad()
 def teach(self:Ensemble,
@@ -139,7 +139,7 @@ def teach(self:Ensemble,
     "What a student learns from: (inputs, rows) → logits, as `Trainer.fit` asks for."
     return self(x)
 
-# %% ../nbs/15_members.ipynb #43783c51
+# %% ../nbs/15_members.ipynb #e2510803
 _CARD, _FORMAT = 'ensemble.json', 'ensemble_kd.Ensemble 1'
 
 def _is_plain(o):
@@ -164,7 +164,7 @@ def _makes(make, L):
     if len(makes) == L: return makes
     raise ValueError(f'make must be one factory, or one for each of the {L} members; got {len(makes)}')
 
-# %% ../nbs/15_members.ipynb #e169c3ed
+# %% ../nbs/15_members.ipynb #d17c9def
 def _seal(card):
     "A checksum over everything else in a card."
     rest = {k: v for k, v in card.items() if k != 'checksum'}
@@ -187,7 +187,7 @@ def _save_member(folder, i, net, make):
     return dict(file=file, checksum=_id(state), network=f'{kind.__module__}:{kind.__qualname__}',
                 structure=_structure(net), make=make and _in_words(make))
 
-# %% ../nbs/15_members.ipynb #ca955e57
+# %% ../nbs/15_members.ipynb #3947ce70
 @patch
 def save(self:Ensemble,
          folder,     # created if need be
@@ -206,7 +206,7 @@ def save(self:Ensemble,
         if o.name not in kept: o.unlink()
     return folder
 
-# %% ../nbs/15_members.ipynb #bdd81aba
+# %% ../nbs/15_members.ipynb #b3a988b5
 def _returns_module(make):
     "Is it a class of modules, or a function that declares to return one?"
     if isinstance(make, type): return issubclass(make, nn.Module)
@@ -217,7 +217,8 @@ def _returns_module(make):
 def _looked_up(spec):
     "The factory that a card names, among what is imported; None if it is not there, or might do anything."
     module, _, name = spec['function'].partition(':')
-    make, package = getattr(sys.modules.get(module), name, None), module.partition('.')[0]
+    package, there = module.partition('.')[0], vars(sys.modules.get(module, object))
+    make = there.get(name)                                   # not getattr, at which a lazy package would import
     foreign = package in ('torch', *sys.stdlib_module_names) and package != '__main__'
     if foreign and not module.startswith('torch.nn.modules.'): return None
     if not _returns_module(make) or not _is_plain([*spec['args'], *spec['kwargs'].values()]): return None
@@ -232,7 +233,7 @@ def _factory(where, entry, make):
     raise ValueError(f'{where} was made by {spec["function"]}, which is not imported here, or does not declare '
                      'to return a module: import it, or pass make=')
 
-# %% ../nbs/15_members.ipynb #cca2e8df
+# %% ../nbs/15_members.ipynb #64adb442
 def _read_card(folder):
     "The card of a folder, checked."
     file = folder/_CARD
@@ -260,10 +261,11 @@ def _check_like(where, net, state):
     raise ValueError(f'{where} is another network than its factory makes: {others[0]!r} is {a} in the file, '
                      f'{b} in the network, and {len(others)-1} more: pass make= with the right one')
 
-# %% ../nbs/15_members.ipynb #2c6aeca9
+# %% ../nbs/15_members.ipynb #ed92bf38
 def _load_member(where, entry, state, make):
     "A member with its weights, on the CPU."
-    net = seeded(make, 0)
+    try: net = seeded(make, 0)
+    except TypeError as e: raise ValueError(f'{where} cannot be made: {e}') from e
     if not isinstance(net, nn.Module): raise ValueError(f'make must make an nn.Module; got {type(net).__name__}')
     _check_like(where, net, state)
     for name, o in [*net.named_parameters(), *net.named_buffers()]:
@@ -286,7 +288,7 @@ def _loaded(cls, folder, make, device):
     if card['weights'] is not None: net.weights = torch.tensor(card['weights'], dtype=torch.float32)
     return net.to(device)
 
-# %% ../nbs/15_members.ipynb #c79eb650
+# %% ../nbs/15_members.ipynb #a651de3e
 class _InOrder(nn.Module):
     "An ensemble that takes inputs by name in an order."
     def __init__(self, net, names):
@@ -308,10 +310,12 @@ def _export_onnx(net, x, dynamic, file, names):
     try: import onnx, onnxscript
     except ImportError:
         raise ImportError('ONNX needs two more packages: pip install onnx onnxscript') from None
+    if 'dynamic_shapes' not in inspect.signature(torch.onnx.export).parameters:
+        raise ImportError(f'torch {torch.__version__} is too old to write ONNX with a free number of samples')
     torch.onnx.export(net, x, str(file), dynamo=True, dynamic_shapes=dynamic, verbose=False,
                       input_names=list(names) or None)
 
-# %% ../nbs/15_members.ipynb #0b619326
+# %% ../nbs/15_members.ipynb #1587cf9f
 @patch
 def export(self:Ensemble,
            file,    # to write: '.pt2' for `torch.export.load`, '.onnx' for ONNX
@@ -327,7 +331,7 @@ def export(self:Ensemble,
     else: torch.export.save(torch.export.export(net, x, dynamic_shapes=dynamic), str(file))
     return file
 
-# %% ../nbs/15_members.ipynb #c9bb457a
+# %% ../nbs/15_members.ipynb #9525a57d
 class Snapshots:
     "A learning rate that falls along a cosine and starts again, and a copy of the network whenever it has fallen."
     def __init__(self,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SavedOutputs', 'save_outputs']
 
-# %% ../nbs/15_teachers.ipynb #304fa134
+# %% ../nbs/15_teachers.ipynb #f86c5530
 import math
 from itertools import chain, islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from .inputs import moved
 from .members import Ensemble
 from .runs import check_same_run, load_arrays, read_json, save_arrays, writable_dir, write_json
 
-# %% ../nbs/15_teachers.ipynb #d97c134b
+# %% ../nbs/15_teachers.ipynb #b9a6c10b
 def _packed(z, top, dtype):
     "Outputs as they are stored: all, or the largest log-probabilities, their classes and what each other one gets."
     if top is None:
@@ -27,7 +27,7 @@ def _packed(z, top, dtype):
     check_number(f'top, of {k} classes,', top, 1, k-1, whole=True)
     logp, classes = z.double().log_softmax(-1).topk(top)
     left = 1 - logp.exp().sum(-1).clamp(max=1-1e-12)
-    rest, k = left.log() - math.log(k-top), torch.full((len(z),), k)
+    rest, k = left.log() - math.log(k-top), torch.full((len(z),), k, dtype=torch.int32)
     return dict(outputs=logp.to(dtype), classes=classes.int(), rest=rest.to(dtype), k=k)
 
 def _unpacked(o):
@@ -37,7 +37,7 @@ def _unpacked(o):
     others = o['rest'].float()[:,None].repeat(1, int(o['k'][0]))
     return others.scatter(-1, o['classes'].long(), z)
 
-# %% ../nbs/15_teachers.ipynb #eb5ed46a
+# %% ../nbs/15_teachers.ipynb #1698c38d
 def _block_file(folder, start): return folder/f'rows{start:09}.safetensors'
 
 def _mapped(file, about):
@@ -46,7 +46,7 @@ def _mapped(file, about):
     if load_arrays(file, about) is None: raise ValueError(f'{str(file)!r} is lost: call save_outputs again')
     with safe_open(file, 'pt') as f: return {k: f.get_tensor(k) for k in f.keys()}
 
-# %% ../nbs/15_teachers.ipynb #e102da32
+# %% ../nbs/15_teachers.ipynb #2343c32e
 def _read_card(folder):
     "Settings, number of samples and first rows of the files."
     file = folder/'outputs.json'
@@ -55,7 +55,7 @@ def _read_card(folder):
     if {'settings', 'samples', 'starts'} <= card.keys(): return card['settings'], card['samples'], card['starts']
     raise ValueError(f'{str(file)!r} is not a card of outputs: delete the folder to start afresh')
 
-# %% ../nbs/15_teachers.ipynb #b9fd9a10
+# %% ../nbs/15_teachers.ipynb #89fe5355
 class SavedOutputs:
     "Outputs on disk: `saved[rows]` reads some; `saved(x, rows)`, too, as a `Trainer` asks its teacher."
     def __init__(self,
@@ -77,7 +77,7 @@ class SavedOutputs:
         if len(self) == n: return
         raise ValueError(f'the teacher needs logits for each of the {n} samples; got {len(self)}')
 
-# %% ../nbs/15_teachers.ipynb #d01ef94a
+# %% ../nbs/15_teachers.ipynb #4070ed92
 @patch
 def __getitem__(self:SavedOutputs,
                 rows,           # an index tensor, a slice or a list
@@ -95,7 +95,7 @@ def _of_block(self:SavedOutputs, b, rows):
     at = rows - self.starts[b]
     return _unpacked({k: v[at] for k, v in self.blocks[b].items()})
 
-# %% ../nbs/15_teachers.ipynb #e2e5c604
+# %% ../nbs/15_teachers.ipynb #362577a2
 def _intact(file, about):
     "The number of rows of a file, 0 if it is not there; a damaged one goes."
     try: found = load_arrays(file, about)
@@ -127,7 +127,7 @@ def _in_groups(items, size):
     items = iter(items)
     for first in items: yield chain([first], islice(items, size-1))
 
-# %% ../nbs/15_teachers.ipynb #0f073a31
+# %% ../nbs/15_teachers.ipynb #8dc1c503
 def _speaker(net, top, half):
     "A function of a batch: what is stored of the teacher's outputs."
     weights = net.state_dict().values() if isinstance(net, nn.Module) else ()
@@ -145,7 +145,7 @@ def _check_teacher(net):
     if callable(net): return net, None
     raise ValueError(f'the teacher must be a module, or a function of the inputs; got {type(net).__name__}')
 
-# %% ../nbs/15_teachers.ipynb #dd2afa8f
+# %% ../nbs/15_teachers.ipynb #fe48ee93
 def save_outputs(folder,         # created if need be; what it holds already is not computed again
                  net,            # the teacher, a module, or a function of the inputs
                  inputs,         # batches of inputs: every sample once, in order

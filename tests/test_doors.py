@@ -425,29 +425,29 @@ def test_from_the_shell(args, says, status, tmp_path):
 
 from ensemble_kd import coverage
 
-pictures, own = torch.rand(20, 1, 8, 8), torch.arange(20) % 4
+pictures, kinds = torch.rand(20, 1, 8, 8), torch.arange(20) % 4
 answers, knows = torch.randn(3, 20, 4), torch.randn(20, 5)
 leads = torch.rand(3, 4)
-def pair(x=pictures, y=own, **kw): return coverage.two_view_images(x, y, **kw)
+def pair(x=pictures, y=kinds, **kw): return coverage.two_view_images(x, y, **kw)
 def probe(*args): return coverage.probe(*args)
 COVERAGE = [
-    *((lambda f=f: f(answers[:1], own), 'needs two') for f in (coverage.error_overlap, coverage.tied_errors)),
-    *((lambda f=f: f(answers[0], own), 'logits of the members must be') for f in (coverage.error_overlap, coverage.tied_errors)),
-    (lambda: coverage.error_overlap(answers, own+1), 'from 0 to 3'),
-    (lambda: coverage.error_overlap(answers*NAN, own), 'NaN'),
+    *((lambda f=f: f(answers[:1], kinds), 'needs two') for f in (coverage.error_overlap, coverage.tied_errors)),
+    *((lambda f=f: f(answers[0], kinds), 'logits of the members must be') for f in (coverage.error_overlap, coverage.tied_errors)),
+    (lambda: coverage.error_overlap(answers, kinds+1), 'from 0 to 3'),
+    (lambda: coverage.error_overlap(answers*NAN, kinds), 'NaN'),
     (lambda: coverage.penultimate(nn.Tanh(), knows), 'has no linear layer'),
-    (lambda: probe(knows, own[:9], knows, own), 'features to fit on must be (9, d)'),
-    (lambda: probe(knows, own, knows[:,:3], own), 'features to test on must be (20, 5)'),
-    (lambda: probe(knows*NAN, own, knows, own), 'NaN'),
-    (lambda: probe(knows, own/1, knows, own), 'whole numbers'),
+    (lambda: probe(knows, kinds[:9], knows, kinds), 'features to fit on must be (9, d)'),
+    (lambda: probe(knows, kinds, knows[:,:3], kinds), 'features to test on must be (20, 5)'),
+    (lambda: probe(knows*NAN, kinds, knows, kinds), 'NaN'),
+    (lambda: probe(knows, kinds/1, knows, kinds), 'whole numbers'),
     *((lambda o=o: coverage.KeepChannels(4, o), 'share must be') for o in (0, -1, 1.5, NAN)),
     *((lambda o=o: coverage.KeepChannels(o, .5), 'channels must be') for o in (0, 1.5)),
     (lambda: pair(pictures[0]), 'images must be (n, c, h, w)'),
-    (lambda: pair(y=own[:9]), 'must be (20)'),
+    (lambda: pair(y=kinds[:9]), 'must be (20)'),
     (lambda: pair(single=2.), 'single must be'),
     (lambda: pair(weak=-1.), 'weak must be'),
     (lambda: pair(seed=-1), 'a seed must be'),
-    (lambda: pair(y=own*2), 'class 1 has none'),
+    (lambda: pair(y=kinds*2), 'class 1 has none'),
     (lambda: coverage.winner_spread(leads[:1], leads[:1]), 'needs two'),
     (lambda: coverage.winner_spread(leads, leads[:,:2]), 'leads must be (3, 4)'),
     (lambda: coverage.strided_cnn(width=0), 'width must be'),
