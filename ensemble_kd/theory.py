@@ -6,7 +6,7 @@
 __all__ = ['DATA', 'PRESETS', 'Arm', 'Preset', 'train_singles', 'train_seed', 'predicted_views', 'run_seed', 'plot_theory',
            'plot_targets', 'teaching', 'run_theory', 'arms_table', 'ekd_theory', 'prediction_quality', 'forms_rows']
 
-# %% ../nbs/11_theory.ipynb #9ef7aa5b
+# %% ../nbs/11_theory.ipynb #72e985a5
 import math
 from dataclasses import asdict, dataclass, replace
 import torch
@@ -23,7 +23,7 @@ from .self_distill import COLOURS
 from .train import GrowthLR, train
 from .views import lottery, views_held
 
-# %% ../nbs/11_theory.ipynb #14337485
+# %% ../nbs/11_theory.ipynb #1645212b
 @dataclass(frozen=True)
 class Arm:
     "Networks that learn alike."
@@ -46,7 +46,7 @@ class Arm:
         check_number('scale', self.scale, 0, above=True)
         if not callable(self.lr): check_number('lr', self.lr, 0, above=True)
 
-# %% ../nbs/11_theory.ipynb #fa520bf5
+# %% ../nbs/11_theory.ipynb #b58310d4
 def _check_preset(p):
     "Raise `ValueError` for sizes that cannot be."
     for o in ('n_train', 'members', 'max_steps', 'repeats', 'n_probe', 'm'):
@@ -66,7 +66,7 @@ def _check_arm(p, o):
     check_number(f'members, for the teachers of {o.name},', p.members, least)
     if o.name in ('single', 'ensemble'): raise ValueError(f'no arm can be called {o.name!r}')
 
-# %% ../nbs/11_theory.ipynb #6a386219
+# %% ../nbs/11_theory.ipynb #30776c81
 @dataclass(frozen=True)
 class Preset:
     "Sizes of a theory run, and its arms."
@@ -94,7 +94,7 @@ class Preset:
 
     def __post_init__(self): _check_preset(self)
 
-# %% ../nbs/11_theory.ipynb #cae8baf8
+# %% ../nbs/11_theory.ipynb #9627c677
 def first_weights(preset:Preset, # sizes
                   seed:int,      # of the run
                   group:str,     # 'members' or 'students'
@@ -105,7 +105,7 @@ def first_weights(preset:Preset, # sizes
     seeds = [seed_of(seed, group, i) for i in range(n)]
     return init_weights(seeds, preset.dist.k, preset.m, preset.dist.d, preset.sigma0, device=device)
 
-# %% ../nbs/11_theory.ipynb #3530ad08
+# %% ../nbs/11_theory.ipynb #4327653f
 def make_probe(preset:Preset,  # sizes
                seed:int,       # of the run
                device='cpu',   # where the data live
@@ -118,7 +118,7 @@ def make_probe(preset:Preset,  # sizes
         return mu_error(*errors, preset.dist.mu)
     return probe
 
-# %% ../nbs/11_theory.ipynb #45a028c8
+# %% ../nbs/11_theory.ipynb #ef06eee0
 def _fused(arms):
     "Arms in groups that can train as one."
     groups = {}
@@ -138,7 +138,7 @@ def _fit_of(fit, rows):
     history = {k: some(v) for k, v in fit.history.items()}
     return replace(fit, weight=fit.weight[rows], steps=fit.steps[rows], done=fit.done[rows], history=history)
 
-# %% ../nbs/11_theory.ipynb #3841c1bb
+# %% ../nbs/11_theory.ipynb #4333f06a
 def _teach(preset, seed, arms, data, singles, held, F, options):
     "Train a group of arms that are taught alike: name → (fit, scaled logits of the teacher or None)."
     most = max(o.networks for o in arms)
@@ -155,7 +155,7 @@ def _teach(preset, seed, arms, data, singles, held, F, options):
     fits = [_fit_of(fit, slice(a, b)) for a, b in zip(ends, ends[1:])]
     return {o.name: found for o, *found in zip(arms, fits, teachers)}
 
-# %% ../nbs/11_theory.ipynb #76e58474
+# %% ../nbs/11_theory.ipynb #ea05651e
 def train_singles(preset:Preset, # sizes; arms play no part
                   seed:int,      # decides data and first weights
                   device='cpu',  # where to train
@@ -167,7 +167,7 @@ def train_singles(preset:Preset, # sizes; arms play no part
     rule = dict(lr=preset.lr, steps=preset.max_steps, stop_loss=preset.stop_loss)
     return train(start, data.x, data.y, **rule, **preset.network, **options), start, data
 
-# %% ../nbs/11_theory.ipynb #2944cccc
+# %% ../nbs/11_theory.ipynb #7433d291
 def train_seed(preset:Preset,   # sizes and arms
                seed:int,        # decides everything
                device='cpu',    # where to train
@@ -187,7 +187,7 @@ def train_seed(preset:Preset,   # sizes and arms
         except FloatingPointError: pass
     return fits, data
 
-# %% ../nbs/11_theory.ipynb #c992e93f
+# %% ../nbs/11_theory.ipynb #16935f04
 def predicted_views(arm:Arm,           # a group of students
                     own:torch.Tensor,  # view strengths at their start, (S, k, 2)
                     held:torch.Tensor, # views that the members hold, (L, k, 2) bool
@@ -199,7 +199,7 @@ def predicted_views(arm:Arm,           # a group of students
     a = chosen_members(arm.teacher, held, own.argmax(-1), arm.E)
     return mine | torch.einsum('slk,lkv->skv', a, held.float()).bool()
 
-# %% ../nbs/11_theory.ipynb #6493c116
+# %% ../nbs/11_theory.ipynb #1f2ae226
 def _digits(x, n=4): return [float(f'{v:.{n}g}') for v in x.flatten().tolist()]
 
 def _needed(history, below=.01):
@@ -232,7 +232,7 @@ def _arm_row(preset, arm, fit, G, data, start, held):
     if arm is not None: row |= _views_row(arm, fit, start[arm.start][:arm.networks], held)
     return row if G is None else row | _taught_row(arm.step, G, F, data)
 
-# %% ../nbs/11_theory.ipynb #c67a68c9
+# %% ../nbs/11_theory.ipynb #c2aa5592
 def _test_errors(preset, seed, fits):
     "Errors of every network, and of the ensemble of the singles, on fresh data in one stream."
     sizes = [len(fit.weight) for fit, _ in fits.values()]
@@ -249,7 +249,7 @@ def _lacking(held, data):
     y, view = data.y.cpu()[one], data.view.cpu()[one]
     return (~held[:,y,view]).float().sum(1).mean().item()
 
-# %% ../nbs/11_theory.ipynb #6820fc95
+# %% ../nbs/11_theory.ipynb #60fe25b4
 def run_seed(preset:Preset,  # sizes and arms
              seed:int,       # decides everything
              device='cpu',   # where to train
@@ -275,7 +275,7 @@ def run_seed(preset:Preset,  # sizes and arms
     went |= dict(lacking=_lacking(held, data))
     return dict(seed=seed, arms=rows, lottery=went) | strength
 
-# %% ../nbs/11_theory.ipynb #5e1d994e
+# %% ../nbs/11_theory.ipynb #987b7662
 def of(arm:str,       # name of an arm
        key:str='mu',  # which of its numbers
       ):              # function of a row
@@ -304,7 +304,7 @@ def _over_count(E):
         return None if v is None else v*2**(E+1)
     return value
 
-# %% ../nbs/11_theory.ipynb #78144bf8
+# %% ../nbs/11_theory.ipynb #cbff9570
 DOSES = (1, 2, 3, 5)
 _TAUGHT = ('labels', *(f'kd{E}' for E in DOSES), 'kd')
 
@@ -338,7 +338,7 @@ def _predicted_right(row):
     v = [row['arms'][o]['right'] for o in _TAUGHT if o in row['arms']]
     return 100*sum(v)/len(v) if v else None
 
-# %% ../nbs/11_theory.ipynb #bcef8359
+# %% ../nbs/11_theory.ipynb #48505e85
 CONTROLS = ('labels',)
 HALF, STILL = Band((.49, .51), (.4, .6), 'μ'), Band((.35, None), unit='μ')
 
@@ -380,10 +380,10 @@ CLAIMS = [
     Claim('multiview.error', 'error on multi-view data of singles, ensemble and its students (the worst)', '0',
           Band((None, .001)), _multi_view, (0, 0))]
 
-# %% ../nbs/11_theory.ipynb #93187b31
+# %% ../nbs/11_theory.ipynb #319411d3
 VARIES = 'seed: data, first weights, test samples'
 
-# %% ../nbs/11_theory.ipynb #10e21c9d
+# %% ../nbs/11_theory.ipynb #1029fcb3
 SHOWN = dict(labels='bare labels', own_view='half an ensemble: its own views', kd1='one network', kd2='two',
              kd3='three', kd5='five', kd='all ten')
 
@@ -392,7 +392,7 @@ def _colour(name):
     if name in COLOURS: return COLOURS[name]
     return dict(own_view='#8c564b', kd1='#9ecae1', kd2='#6baed6', kd3='#4292c6', kd5='#2171b5')[name]
 
-def _curves(ax, rows):
+def curves_axis(ax, rows):
     "Error against training time, a line for each arm, the mean over seeds."
     for name, label in SHOWN.items():
         curves = [r['arms'][name]['curve'] for r in rows if name in r['arms']]
@@ -405,7 +405,7 @@ def _curves(ax, rows):
     ax.set(xscale='log', ylim=(0, .6), xlabel='training time (Σ learning rate)', ylabel='test error (units of μ)')
     ax.legend(fontsize=7, title='teacher', title_fontsize=8)
 
-# %% ../nbs/11_theory.ipynb #34738d9a
+# %% ../nbs/11_theory.ipynb #1341a1a8
 def _doses(ax, rows):
     "Error against the number of teachers, every seed, beside the count."
     from matplotlib.ticker import FixedLocator
@@ -430,16 +430,16 @@ def _predictions(ax, rows):
 
 def _colour_of(name): return '#f0a030' if name == 'other_view' else _colour(name)
 
-# %% ../nbs/11_theory.ipynb #e1816fb1
+# %% ../nbs/11_theory.ipynb #ccb47255
 def plot_theory(ledger:dict, # as written to theory.json
                ):            # matplotlib figure
     "Error of students while learning, by teacher; against the number of teachers; views predicted and found."
     import matplotlib.pyplot as plt
     fig, axs = plt.subplots(1, 3, figsize=(12,3.8), layout='constrained', facecolor='w', width_ratios=(1.3,1,.9))
-    for ax, draw in zip(axs, (_curves, _doses, _predictions)): draw(ax, ledger['seeds'])
+    for ax, draw in zip(axs, (curves_axis, _doses, _predictions)): draw(ax, ledger['seeds'])
     return fig
 
-# %% ../nbs/11_theory.ipynb #734861e4
+# %% ../nbs/11_theory.ipynb #e850627d
 def plot_targets(ledger:dict, # as written to theory.json
                 ):            # matplotlib figure
     "What teachers say about other classes: a heat map by class and view for each of them, first seed."
@@ -455,7 +455,7 @@ def plot_targets(ledger:dict, # as written to theory.json
     fig.colorbar(image, ax=axs[0,-1], label='target')
     return fig
 
-# %% ../nbs/11_theory.ipynb #2c7545a8
+# %% ../nbs/11_theory.ipynb #6fb3ca1d
 DATA = MultiView(k=10, P=12, d=128, s=2., mu=.005, own=(1., 1.2), other=(.4, .4), rho=.005, Gamma=.4, gamma=0.,
                  sigma_p=.106)
 
@@ -478,7 +478,7 @@ def teaching(networks:int=4, # students of an arm
     going_on = Arm('stay', '', start='single', networks=networks, lr=GrowthLR(.15, 10., 1e4), steps=stay)
     return (*controls, *doses, self_kd, *continued, going_on)
 
-# %% ../nbs/11_theory.ipynb #7f99a971
+# %% ../nbs/11_theory.ipynb #3f289e84
 def more_controls(networks:int=3, # of each
                  )->tuple:        # of `Arm`
     "Teachers that spoil the samples, and singles that go on at a rate that does not rise."
@@ -486,7 +486,7 @@ def more_controls(networks:int=3, # of each
     flat = Arm('stay_flat', '', start='single', networks=networks, lr=100., steps=1200)
     return (*spoiled, flat)
 
-# %% ../nbs/11_theory.ipynb #f80c47fe
+# %% ../nbs/11_theory.ipynb #3f87cb3d
 FORMS = [Step('window', w, tau, theta) for w in (10.,) for tau in (.1, .19, .3) for theta in (.25, .5)]
 FORMS += [Step('threshold', w, tau) for w in (1., 10.) for tau in (.05, .1, .19, .3)]
 FORMS += [Step('kl', w, tau) for w in (.5, .9) for tau in (.02, .05, .19, 1.)]
@@ -497,7 +497,7 @@ def step_name(step:Step, scale:float)->str: # e.g. 'window w=10 τ=0.19 θ=0.5 c
     settings = f'w={step.weight:g} τ={step.tau:g}'
     return f'{step.form} {settings} {theta}c={scale:g}'
 
-# %% ../nbs/11_theory.ipynb #3a5258d2
+# %% ../nbs/11_theory.ipynb #7fbab41c
 def forms_map(networks:int=2,       # with each teacher
               scales:tuple=(40., 400.), # c
               forms:tuple=tuple(FORMS), # of `Step`
@@ -512,7 +512,7 @@ def forms_map(networks:int=2,       # with each teacher
                 arms.append(Arm(f'{step_name(step, c)} {teacher}', teacher, **how))
     return tuple(arms)
 
-# %% ../nbs/11_theory.ipynb #2cc72d06
+# %% ../nbs/11_theory.ipynb #9160545b
 def _classes(k):
     "The data with more classes: as many samples a class, as much noise for a view."
     d = max(128, 3*k)
@@ -532,7 +532,7 @@ PRESETS = dict(
     paper = Preset(replace(DATA, k=20, s=3., P=16, d=192, mu=.003, sigma_p=.087), 2000, teaching(2, 1, 500, 1200),
                    **_EAGER))
 
-# %% ../nbs/11_theory.ipynb #24461ee5
+# %% ../nbs/11_theory.ipynb #d8ec00c5
 def _ledger(preset, seed, device, rows):
     "Claims, provenance and rows of a run, as plain values."
     def values(row): return {k: v for k, v in row.items() if not torch.is_tensor(v)}
@@ -553,7 +553,7 @@ def run_theory(preset:Preset,  # sizes and arms
     ledger = _ledger(preset, seed, device, run.rows(seeds, make, progress))
     return run.finish('theory', ledger, plot_theory(ledger))
 
-# %% ../nbs/11_theory.ipynb #b473a592
+# %% ../nbs/11_theory.ipynb #d4ea29f5
 def arms_table(ledger:dict,         # of `run_theory`
                markdown:bool=False, # for the docs
               )->str:               # a line an arm
@@ -577,7 +577,7 @@ def arms_table(ledger:dict,         # of `run_theory`
         return [arm, text(arm, 'mu'), worst(arm), text(arm, 'both'), text(arm, 'predicted'), *lamps]
     return table(head, [line(o) for o in arms if o in rows[0]['arms']], markdown)
 
-# %% ../nbs/11_theory.ipynb #e8c2bedc
+# %% ../nbs/11_theory.ipynb #ae82a0a3
 def _summary(ledger, name, out):
     "What the command prints."
     p, n = ledger['provenance'], len(ledger['seeds'])
@@ -602,7 +602,7 @@ def ekd_theory(preset:str='default', # quick (seconds), default (minutes), full,
     out = out or f'runs/theory-{preset}-seed{seed}'
     print(_summary(run_theory(p, seed, out, check_device(device)), preset, out))
 
-# %% ../nbs/11_theory.ipynb #42d09c94
+# %% ../nbs/11_theory.ipynb #66b635f6
 def prediction_quality(row:dict, # what `run_seed` returned
                       )->dict:   # 'correlation'; share found with both views where 'both', or 'one', was predicted
     "How well the union of views foretells which classes end with both views."
@@ -612,7 +612,7 @@ def prediction_quality(row:dict, # what `run_seed` returned
     return dict(correlation=torch.corrcoef(torch.stack([want, end]))[0, 1].item(),
                 both=end[want == 1].mean().item(), one=end[want == 0].mean().item())
 
-# %% ../nbs/11_theory.ipynb #59656998
+# %% ../nbs/11_theory.ipynb #30b04fa1
 def forms_rows(ledger:dict, # of a `forms` preset
               )->list:      # of dicts: 'step', 'ensemble', 'labels' (errors in μ, over seeds), 'gap', 'right'
     "A row for each form and setting: errors of both students, gap left to the ensemble, worst training accuracy."
