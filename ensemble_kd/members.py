@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OUTPUTS', 'Ensemble', 'Snapshots']
 
-# %% ../nbs/15_members.ipynb #8b08a7e1
+# %% ../nbs/15_members.ipynb #f31e06bf
 import copy, functools, inspect, json, math, re, sys, typing, warnings
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +17,7 @@ from .resnet import seeded
 from .runs import (check_device, checksum, load_arrays, read_json, save_arrays, versions,
                               writable_dir, write_json)
 
-# %% ../nbs/15_members.ipynb #e6b9860d
+# %% ../nbs/15_members.ipynb #d3c43d72
 OUTPUTS = ('logits', 'probabilities', 'values')
 
 def _check_nets(nets):
@@ -38,7 +38,7 @@ def _shares(weights, L):
     if not sum(w): raise ValueError('the weight of at least one member must be above 0')
     return torch.tensor(w, dtype=torch.float32) / sum(w)
 
-# %% ../nbs/15_members.ipynb #fb2fe491
+# %% ../nbs/15_members.ipynb #ea35e6a3
 class Ensemble(nn.Module):
     "Networks as one module: `net(x)` is their average, `net.members(x)` what each of them says."
     def __init__(self,
@@ -69,7 +69,7 @@ class Ensemble(nn.Module):
     @property
     def id(self): return f'{_id(self.state_dict())}-{_structure(self)}'   # what tells it from others
 
-# %% ../nbs/15_members.ipynb #b267d71f
+# %% ../nbs/15_members.ipynb #71f31f2f
 def _at_least_float32(o):
     "A member's output, in float32 unless it is finer."
     if torch.is_tensor(o): return o if o.dtype == torch.float64 else o.float()
@@ -81,7 +81,7 @@ def _arguments(x, named):
     if isinstance(x[0], dict): return (), x[0] | named
     return (tuple(x[0]), named) if isinstance(x[0], (tuple, list)) else (x, named)
 
-# %% ../nbs/15_members.ipynb #c9d580ee
+# %% ../nbs/15_members.ipynb #5b2990f9
 @patch
 def members(self:Ensemble,
             *x,             # inputs: a tensor; a tuple is passed on as arguments, a dict by name
@@ -94,7 +94,7 @@ def members(self:Ensemble,
     shapes = ', '.join(str(tuple(o.shape)) for o in out)
     raise ValueError(f'all members must give outputs of one shape; got {shapes}')
 
-# %% ../nbs/15_members.ipynb #3493fbd0
+# %% ../nbs/15_members.ipynb #ac68909f
 @patch
 def forward(self:Ensemble,
             *x,             # inputs, as for `members`
@@ -112,7 +112,7 @@ def _column(w, F):
     "Weights (L,) beside outputs (L, ...)."
     return w.to(F.dtype).view(-1, *[1]*(F.ndim-1))
 
-# %% ../nbs/15_members.ipynb #c7b3d8ce
+# %% ../nbs/15_members.ipynb #4b6b9158
 @patch
 def add(self:Ensemble,
         net:nn.Module,     # another member
@@ -129,7 +129,7 @@ def add(self:Ensemble,
     self.nets.append(net.train(self.training))
     return self
 
-# %% ../nbs/15_members.ipynb #889603f9
+# %% ../nbs/15_members.ipynb #f892358a
 @patch
 @torch.no_grad()
 def teach(self:Ensemble,
@@ -139,7 +139,7 @@ def teach(self:Ensemble,
     "What a student learns from: (inputs, rows) → logits, as `Trainer.fit` asks for."
     return self(x)
 
-# %% ../nbs/15_members.ipynb #e2510803
+# %% ../nbs/15_members.ipynb #57706f00
 _CARD, _FORMAT = 'ensemble.json', 'ensemble_kd.Ensemble 1'
 
 def _is_plain(o):
@@ -164,7 +164,7 @@ def _makes(make, L):
     if len(makes) == L: return makes
     raise ValueError(f'make must be one factory, or one for each of the {L} members; got {len(makes)}')
 
-# %% ../nbs/15_members.ipynb #d17c9def
+# %% ../nbs/15_members.ipynb #ceafe5a5
 def _seal(card):
     "A checksum over everything else in a card."
     rest = {k: v for k, v in card.items() if k != 'checksum'}
@@ -187,7 +187,7 @@ def _save_member(folder, i, net, make):
     return dict(file=file, checksum=_id(state), network=f'{kind.__module__}:{kind.__qualname__}',
                 structure=_structure(net), make=make and _in_words(make))
 
-# %% ../nbs/15_members.ipynb #3947ce70
+# %% ../nbs/15_members.ipynb #eab736c0
 @patch
 def save(self:Ensemble,
          folder,     # created if need be
@@ -206,13 +206,17 @@ def save(self:Ensemble,
         if o.name not in kept: o.unlink()
     return folder
 
-# %% ../nbs/15_members.ipynb #b3a988b5
+# %% ../nbs/15_members.ipynb #edcbf282
 def _returns_module(make):
     "Is it a class of modules, or a function that declares to return one?"
     if isinstance(make, type): return issubclass(make, nn.Module)
     try: kind = typing.get_type_hints(make).get('return')
     except Exception: return False                           # annotations that cannot be read
     return isinstance(kind, type) and issubclass(kind, nn.Module)
+
+def _is_own(make):
+    "Is it a function that the running script or notebook defines?"
+    return inspect.isfunction(make) and make.__module__ == '__main__'
 
 def _looked_up(spec):
     "The factory that a card names, among what is imported; None if it is not there, or might do anything."
@@ -221,7 +225,8 @@ def _looked_up(spec):
     make = there.get(name)                                   # not getattr, at which a lazy package would import
     foreign = package in ('torch', *sys.stdlib_module_names) and package != '__main__'
     if foreign and not module.startswith('torch.nn.modules.'): return None
-    if not _returns_module(make) or not _is_plain([*spec['args'], *spec['kwargs'].values()]): return None
+    values = [*spec['args'], *spec['kwargs'].values()]
+    if not (_returns_module(make) and _is_plain(values) or _is_own(make) and not values): return None
     return functools.partial(make, *spec['args'], **spec['kwargs'])
 
 def _factory(where, entry, make):
@@ -233,7 +238,7 @@ def _factory(where, entry, make):
     raise ValueError(f'{where} was made by {spec["function"]}, which is not imported here, or does not declare '
                      'to return a module: import it, or pass make=')
 
-# %% ../nbs/15_members.ipynb #64adb442
+# %% ../nbs/15_members.ipynb #c8af2089
 def _read_card(folder):
     "The card of a folder, checked."
     file = folder/_CARD
@@ -261,7 +266,7 @@ def _check_like(where, net, state):
     raise ValueError(f'{where} is another network than its factory makes: {others[0]!r} is {a} in the file, '
                      f'{b} in the network, and {len(others)-1} more: pass make= with the right one')
 
-# %% ../nbs/15_members.ipynb #ed92bf38
+# %% ../nbs/15_members.ipynb #8573de20
 def _load_member(where, entry, state, make):
     "A member with its weights, on the CPU."
     try: net = seeded(make, 0)
@@ -288,7 +293,7 @@ def _loaded(cls, folder, make, device):
     if card['weights'] is not None: net.weights = torch.tensor(card['weights'], dtype=torch.float32)
     return net.to(device)
 
-# %% ../nbs/15_members.ipynb #a651de3e
+# %% ../nbs/15_members.ipynb #aa907c99
 class _InOrder(nn.Module):
     "An ensemble that takes inputs by name in an order."
     def __init__(self, net, names):
@@ -315,7 +320,7 @@ def _export_onnx(net, x, dynamic, file, names):
     torch.onnx.export(net, x, str(file), dynamo=True, dynamic_shapes=dynamic, verbose=False,
                       input_names=list(names) or None)
 
-# %% ../nbs/15_members.ipynb #1587cf9f
+# %% ../nbs/15_members.ipynb #d7a4ffae
 @patch
 def export(self:Ensemble,
            file,    # to write: '.pt2' for `torch.export.load`, '.onnx' for ONNX
@@ -331,7 +336,7 @@ def export(self:Ensemble,
     else: torch.export.save(torch.export.export(net, x, dynamic_shapes=dynamic), str(file))
     return file
 
-# %% ../nbs/15_members.ipynb #9525a57d
+# %% ../nbs/15_members.ipynb #678a90d7
 class Snapshots:
     "A learning rate that falls along a cosine and starts again, and a copy of the network whenever it has fallen."
     def __init__(self,

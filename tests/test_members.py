@@ -156,6 +156,29 @@ def test_a_factory_is_found_once_its_module_is_imported(tmp_path):
     for what in ('save', 'load'):
         subprocess.run([sys.executable, '-c', script, what], cwd=tmp_path, check=True)
 
+OWN = '''
+import sys, torch
+from torch import nn
+from ensemble_kd import Ensemble
+from ensemble_kd.runs import read_json, write_json
+from ensemble_kd.members import _seal
+def make(): return nn.Linear(3, 4)
+def wide(k=9): raise SystemExit('called')
+net, x = Ensemble([make(), make()]), torch.randn(2, 3)
+net.save('saved', make)
+assert torch.equal(Ensemble.load('saved')(x), net(x))
+card = read_json('saved/ensemble.json')
+for spec in (dict(function='__main__:wide', args=[1], kwargs={}), dict(function='__main__:read_json', args=[], kwargs={})):
+    card['members'][0]['make'] = spec
+    write_json('saved/ensemble.json', card | dict(checksum=_seal(card)))
+    try: Ensemble.load('saved')
+    except ValueError as e: assert 'does not declare' in str(e), e
+    else: raise AssertionError(spec)
+'''
+
+def test_a_script_s_own_factory_needs_no_declaration_but_takes_no_arguments_from_a_file(tmp_path):
+    subprocess.run([sys.executable, '-c', OWN], cwd=tmp_path, check=True)
+
 def test_another_network_of_the_same_shape_is_noticed(tmp_path):
     def net(act): return nn.Sequential(nn.Linear(3, 4), act, nn.Linear(4, 2))
     Ensemble(net(nn.ReLU())).save(tmp_path)
