@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OUTPUTS', 'Ensemble', 'Snapshots']
 
-# %% ../nbs/15_members.ipynb #f31e06bf
+# %% ../nbs/15_members.ipynb #37dd52a2
 import copy, functools, inspect, json, math, re, sys, typing, warnings
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +17,7 @@ from .resnet import seeded
 from .runs import (check_device, checksum, load_arrays, read_json, save_arrays, versions,
                               writable_dir, write_json)
 
-# %% ../nbs/15_members.ipynb #d3c43d72
+# %% ../nbs/15_members.ipynb #df942fbd
 OUTPUTS = ('logits', 'probabilities', 'values')
 
 def _check_nets(nets):
@@ -38,7 +38,7 @@ def _shares(weights, L):
     if not sum(w): raise ValueError('the weight of at least one member must be above 0')
     return torch.tensor(w, dtype=torch.float32) / sum(w)
 
-# %% ../nbs/15_members.ipynb #ea35e6a3
+# %% ../nbs/15_members.ipynb #12c5a149
 class Ensemble(nn.Module):
     "Networks as one module: `net(x)` is their average, `net.members(x)` what each of them says."
     def __init__(self,
@@ -69,7 +69,7 @@ class Ensemble(nn.Module):
     @property
     def id(self): return f'{_id(self.state_dict())}-{_structure(self)}'   # what tells it from others
 
-# %% ../nbs/15_members.ipynb #71f31f2f
+# %% ../nbs/15_members.ipynb #2946e716
 def _at_least_float32(o):
     "A member's output, in float32 unless it is finer."
     if torch.is_tensor(o): return o if o.dtype == torch.float64 else o.float()
@@ -81,7 +81,7 @@ def _arguments(x, named):
     if isinstance(x[0], dict): return (), x[0] | named
     return (tuple(x[0]), named) if isinstance(x[0], (tuple, list)) else (x, named)
 
-# %% ../nbs/15_members.ipynb #5b2990f9
+# %% ../nbs/15_members.ipynb #00b2cb83
 @patch
 def members(self:Ensemble,
             *x,             # inputs: a tensor; a tuple is passed on as arguments, a dict by name
@@ -94,7 +94,7 @@ def members(self:Ensemble,
     shapes = ', '.join(str(tuple(o.shape)) for o in out)
     raise ValueError(f'all members must give outputs of one shape; got {shapes}')
 
-# %% ../nbs/15_members.ipynb #ac68909f
+# %% ../nbs/15_members.ipynb #85e0b731
 @patch
 def forward(self:Ensemble,
             *x,             # inputs, as for `members`
@@ -112,7 +112,7 @@ def _column(w, F):
     "Weights (L,) beside outputs (L, ...)."
     return w.to(F.dtype).view(-1, *[1]*(F.ndim-1))
 
-# %% ../nbs/15_members.ipynb #4b6b9158
+# %% ../nbs/15_members.ipynb #d07fa4a4
 @patch
 def add(self:Ensemble,
         net:nn.Module,     # another member
@@ -129,7 +129,7 @@ def add(self:Ensemble,
     self.nets.append(net.train(self.training))
     return self
 
-# %% ../nbs/15_members.ipynb #f892358a
+# %% ../nbs/15_members.ipynb #d6412419
 @patch
 @torch.no_grad()
 def teach(self:Ensemble,
@@ -139,7 +139,7 @@ def teach(self:Ensemble,
     "What a student learns from: (inputs, rows) → logits, as `Trainer.fit` asks for."
     return self(x)
 
-# %% ../nbs/15_members.ipynb #57706f00
+# %% ../nbs/15_members.ipynb #a276257f
 _CARD, _FORMAT = 'ensemble.json', 'ensemble_kd.Ensemble 1'
 
 def _is_plain(o):
@@ -164,7 +164,7 @@ def _makes(make, L):
     if len(makes) == L: return makes
     raise ValueError(f'make must be one factory, or one for each of the {L} members; got {len(makes)}')
 
-# %% ../nbs/15_members.ipynb #ceafe5a5
+# %% ../nbs/15_members.ipynb #471f838a
 def _seal(card):
     "A checksum over everything else in a card."
     rest = {k: v for k, v in card.items() if k != 'checksum'}
@@ -187,7 +187,7 @@ def _save_member(folder, i, net, make):
     return dict(file=file, checksum=_id(state), network=f'{kind.__module__}:{kind.__qualname__}',
                 structure=_structure(net), make=make and _in_words(make))
 
-# %% ../nbs/15_members.ipynb #eab736c0
+# %% ../nbs/15_members.ipynb #61c61424
 @patch
 def save(self:Ensemble,
          folder,     # created if need be
@@ -206,7 +206,7 @@ def save(self:Ensemble,
         if o.name not in kept: o.unlink()
     return folder
 
-# %% ../nbs/15_members.ipynb #edcbf282
+# %% ../nbs/15_members.ipynb #00996a3c
 def _returns_module(make):
     "Is it a class of modules, or a function that declares to return one?"
     if isinstance(make, type): return issubclass(make, nn.Module)
@@ -238,7 +238,7 @@ def _factory(where, entry, make):
     raise ValueError(f'{where} was made by {spec["function"]}, which is not imported here, or does not declare '
                      'to return a module: import it, or pass make=')
 
-# %% ../nbs/15_members.ipynb #c8af2089
+# %% ../nbs/15_members.ipynb #07cb1bc5
 def _read_card(folder):
     "The card of a folder, checked."
     file = folder/_CARD
@@ -266,7 +266,7 @@ def _check_like(where, net, state):
     raise ValueError(f'{where} is another network than its factory makes: {others[0]!r} is {a} in the file, '
                      f'{b} in the network, and {len(others)-1} more: pass make= with the right one')
 
-# %% ../nbs/15_members.ipynb #8573de20
+# %% ../nbs/15_members.ipynb #84a04eb8
 def _load_member(where, entry, state, make):
     "A member with its weights, on the CPU."
     try: net = seeded(make, 0)
@@ -293,7 +293,7 @@ def _loaded(cls, folder, make, device):
     if card['weights'] is not None: net.weights = torch.tensor(card['weights'], dtype=torch.float32)
     return net.to(device)
 
-# %% ../nbs/15_members.ipynb #aa907c99
+# %% ../nbs/15_members.ipynb #dcd8e08c
 class _InOrder(nn.Module):
     "An ensemble that takes inputs by name in an order."
     def __init__(self, net, names):
@@ -320,7 +320,7 @@ def _export_onnx(net, x, dynamic, file, names):
     torch.onnx.export(net, x, str(file), dynamo=True, dynamic_shapes=dynamic, verbose=False,
                       input_names=list(names) or None)
 
-# %% ../nbs/15_members.ipynb #d7a4ffae
+# %% ../nbs/15_members.ipynb #bba5fa67
 @patch
 def export(self:Ensemble,
            file,    # to write: '.pt2' for `torch.export.load`, '.onnx' for ONNX
@@ -336,7 +336,7 @@ def export(self:Ensemble,
     else: torch.export.save(torch.export.export(net, x, dynamic_shapes=dynamic), str(file))
     return file
 
-# %% ../nbs/15_members.ipynb #678a90d7
+# %% ../nbs/15_members.ipynb #2b6d1824
 class Snapshots:
     "A learning rate that falls along a cosine and starts again, and a copy of the network whenever it has fallen."
     def __init__(self,
