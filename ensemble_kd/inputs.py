@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MOST_BYTES', 'Seeds', 'take', 'moved', 'TensorData', 'ImageData', 'drawn_from', 'Source', 'LoadedData', 'data_of']
 
-# %% ../nbs/14_inputs.ipynb #025aa747
+# %% ../nbs/14_inputs.ipynb #56e8dfa0
 import random
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from .core import check_choice, check_labels, check_tensor, generator, seed_of
 from .images import AugmentationPlan, batches, normalize
 from .runs import checksum
 
-# %% ../nbs/14_inputs.ipynb #5fae04f2
+# %% ../nbs/14_inputs.ipynb #71a5c8a2
 @dataclass(frozen=True)
 class Seeds:
-    "Seeds of what is drawn for a network; wherever one is expected, a number is all three."
+    "What is drawn for a network; where seeds are expected, a number is all three."
     weights:int # of its first weights
     order:int   # of the samples
     noise:int   # of random transforms and dropout
@@ -29,7 +29,7 @@ class Seeds:
     @classmethod
     def of(cls, seed): return seed if isinstance(seed, cls) else cls(seed, seed, seed)
 
-# %% ../nbs/14_inputs.ipynb #63994e5b
+# %% ../nbs/14_inputs.ipynb #45cb2c5b
 def take(x,    # a tensor, or a tuple, list or dict of tensors, samples first
          rows, # which samples: an index tensor or slice
         ):     # the same structure with these samples
@@ -38,7 +38,7 @@ def take(x,    # a tensor, or a tuple, list or dict of tensors, samples first
     if isinstance(x, dict): return {k: take(v, rows) for k, v in x.items()}
     return type(x)(take(v, rows) for v in x)
 
-# %% ../nbs/14_inputs.ipynb #16067e7f
+# %% ../nbs/14_inputs.ipynb #0c4885bf
 def moved(x,      # a structure of tensors
           device, # where to
          ):       # the same structure there
@@ -47,7 +47,7 @@ def moved(x,      # a structure of tensors
     if isinstance(x, dict): return {k: moved(v, device) for k, v in x.items()}
     return type(x)(moved(v, device) for v in x)
 
-# %% ../nbs/14_inputs.ipynb #a2c212c0
+# %% ../nbs/14_inputs.ipynb #55bb0450
 def _leaves(x):
     "The tensors of a structure."
     if torch.is_tensor(x): return [x]
@@ -55,7 +55,7 @@ def _leaves(x):
         raise ValueError(f'inputs must be a tensor, or a tuple, list or dict of tensors; got {type(x).__name__}')
     return [o for v in (x.values() if isinstance(x, dict) else x) for o in _leaves(v)]
 
-# %% ../nbs/14_inputs.ipynb #c91a09ea
+# %% ../nbs/14_inputs.ipynb #f01e66e8
 def _check_inputs(name, x):
     "Raise `ValueError` unless the inputs are finite and as many as one another; their number."
     sizes = {len(o) if o.ndim else 0 for o in _leaves(x)}
@@ -71,7 +71,7 @@ def _check_targets(y, n):
     if y.ndim and len(y) == n: return y
     raise ValueError(f'labels must be one for each of the {n} inputs; got {len(y) if y.ndim else 0}')
 
-# %% ../nbs/14_inputs.ipynb #2f661584
+# %% ../nbs/14_inputs.ipynb #7c883170
 class TensorData:
     "Inputs and labels in memory, and further parts to predict on."
     def __init__(self,
@@ -89,8 +89,8 @@ class TensorData:
         return TensorData(parts.pop('train'), self.y.to(device), **parts)
     def epoch(self, recipe, seed, epoch):
         "Batches (inputs, labels, rows) in a drawn order; one that is not full is left."
-        order = torch.randperm(len(self), generator=generator('order', Seeds.of(seed).order, epoch))
-        batch = min(recipe.batch, len(self))
+        g, batch = generator('order', Seeds.of(seed).order, epoch), min(recipe.batch, len(self))
+        order = torch.randperm(len(self), generator=g)
         for rows in order.to(self.y.device).split(batch):
             if len(rows) < batch: return
             yield take(self.parts['train'], rows), self.y[rows], rows
@@ -101,7 +101,7 @@ class TensorData:
     @property
     def id(self): return checksum(self.y, *_leaves(self.parts))
 
-# %% ../nbs/14_inputs.ipynb #ec34a939
+# %% ../nbs/14_inputs.ipynb #3ac85cf4
 class ImageData:
     "A set of images, bytes until a batch is made; random crops and flips by the recipe."
     def __init__(self, images): # an `images.Images`
@@ -128,7 +128,7 @@ class ImageData:
         labels = self.images.y_train, self.images.y_test
         return checksum(*self.parts.values(), *labels)
 
-# %% ../nbs/14_inputs.ipynb #f8acba32
+# %% ../nbs/14_inputs.ipynb #a3eb5246
 @contextmanager
 def drawn_from(seed:int, # decides what torch, NumPy and `random` draw inside
               ):
@@ -143,7 +143,7 @@ def drawn_from(seed:int, # decides what torch, NumPy and `random` draw inside
             np.random.set_state(before[0])
             random.setstate(before[1])
 
-# %% ../nbs/14_inputs.ipynb #44f0272b
+# %% ../nbs/14_inputs.ipynb #1ef491d4
 class _Rows(Dataset):
     "Some rows of a data set; its random transforms follow from a key and the row."
     def __init__(self, dataset, rows, key): self.dataset, self.rows, self.key = dataset, rows, key
@@ -162,7 +162,7 @@ def _pair(batch, name):
     kind = type(batch).__name__ + (f' of {len(batch)}' if isinstance(batch, (tuple, list)) else '')
     raise ValueError(f"a sample of {name} must be a pair (inputs, label), or a dict with a 'label'; got {kind}")
 
-# %% ../nbs/14_inputs.ipynb #b69774d9
+# %% ../nbs/14_inputs.ipynb #1b58fc82
 def _opened(data, name):
     "A map-style data set, its collate function, workers and batch size; `ValueError` for anything else."
     if isinstance(data, DataLoader): return _of_loader(data, name)
@@ -188,17 +188,17 @@ def _as_tensors(o):
     if o.dtype.kind not in 'fiub': raise ValueError(f'arrays must hold numbers; got {o.dtype}: encode them first')
     return torch.as_tensor(o.astype(np.float32) if o.dtype == np.float64 else o)
 
-# %% ../nbs/14_inputs.ipynb #7dc1daa7
+# %% ../nbs/14_inputs.ipynb #fcdd7c70
 MOST_BYTES = 2**31   # of inputs that are kept in memory
 
 class Source:
     "A data set of any kind, read once; `ValueError` for one that cannot be learned from."
     def __init__(self,
-                 data,        # a pair (x, y), a map-style Dataset of (x, y), or a DataLoader of one
+                 data,        # a pair (x, y), a Dataset of such pairs, or a DataLoader of one
                  name='data', # what the caller calls it
                 ):
         self.name, self.random, self.batch, self.x = name, False, None, None
-        pair = isinstance(data, tuple) and len(data) == 2
+        pair = isinstance(data, (tuple, list)) and len(data) == 2 and (type(data) is tuple or hasattr(data[1], 'shape'))
         if pair: self._hold(*map(_as_tensors, data))
         else: self._read(*_opened(data, name))
     def __len__(self): return len(self.y)
@@ -215,7 +215,7 @@ class Source:
         self.x, self.y = x, _in_rows(_check_targets(y, n), self.name)
         self.id = checksum(self.y, *_leaves(x))
 
-# %% ../nbs/14_inputs.ipynb #b2be278d
+# %% ../nbs/14_inputs.ipynb #740f1b97
 def _in_rows(y, name):
     "Labels as they are, a regression's targets as float32 (n, o); `ValueError` for others."
     if not y.is_floating_point(): return y
@@ -263,27 +263,28 @@ def _joined(parts, name):
     if len({o.shape[1:] for o in parts}) == 1: return torch.cat(parts)
     raise ValueError(f'samples of {name} differ in shape: give a DataLoader with a collate_fn that pads them')
 
-# %% ../nbs/14_inputs.ipynb #526c1ad1
+# %% ../nbs/14_inputs.ipynb #736cbc1c
 @patch
 def load(self:Source,
          rows,          # numbers of samples
-         batch:int,     # samples at a time; or a list of lists, the places of each batch in `rows`
+         batch:int,     # samples at a time; or for each batch the list of its places
          *key,          # what decides the random transforms, numbers and names
         ):              # batches (inputs, targets)
     "Read samples in order; `ValueError` for those that make no batch."
     rows = [int(o) for o in rows]
     if not isinstance(batch, list):
-        batch = [list(range(i, min(i+batch, len(rows)))) for i in range(0, len(rows), batch)]
-    chosen = _Rows(self.dataset, rows, ('sample', *key) if self.random or len(key) else None)
+        batch = [o.tolist() for o in torch.arange(len(rows)).split(batch)]
+    key = ('sample', *key) if self.random or len(key) else None
+    how = dict(collate_fn=self.collate, num_workers=self.workers)
+    loader = DataLoader(_Rows(self.dataset, rows, key), batch_sampler=batch,
+                        generator=generator('loader'), **how)
     try:
-        loader = DataLoader(chosen, batch_sampler=batch, collate_fn=self.collate, num_workers=self.workers,
-                            generator=generator('loader'))
         for o in loader:
             x, y = _pair(o, self.name)
             yield _as_tensors(x), _numbers(y, self.name)
     except (TypeError, RuntimeError) as e: raise _no_batch(e, self.name) from None
 
-# %% ../nbs/14_inputs.ipynb #c9d9deed
+# %% ../nbs/14_inputs.ipynb #3998f939
 def _numbers(y, name):
     if torch.is_tensor(y): return y
     got = type(y[0] if isinstance(y, (list, tuple)) and y else y).__name__
@@ -297,7 +298,7 @@ def _no_batch(e, name):
     found = [says for text, says in texts.items() if text in str(e)]
     return ValueError(f'samples of {name} {found[0]}') if found else e
 
-# %% ../nbs/14_inputs.ipynb #2c21f8cb
+# %% ../nbs/14_inputs.ipynb #0d423a7c
 class LoadedData:
     "Rows of sources, batches of which are read when they are needed."
     def __init__(self, **parts): # name → (source, rows), 'train' among them
@@ -310,10 +311,10 @@ class LoadedData:
         other.device, other.y = torch.device(device), self.y.to(device)
         return other
     def epoch(self, recipe, seed, epoch):
-        "Batches (inputs, targets, rows); order and random transforms follow from seed and epoch."
+        "Batches (inputs, targets, rows); order and transforms follow from seed and epoch."
         seeds, (source, rows) = Seeds.of(seed), self.parts['train']
-        order = torch.randperm(len(self), generator=generator('order', seeds.order, epoch))
-        batch = min(recipe.batch, len(self))
+        g, batch = generator('order', seeds.order, epoch), min(recipe.batch, len(self))
+        order = torch.randperm(len(self), generator=g)
         places = [o.tolist() for o in order.split(batch) if len(o) == batch]
         loaded = _batches(source, rows, places, seeds.noise, epoch)
         for (x, _), at in zip(loaded, places):
@@ -322,7 +323,8 @@ class LoadedData:
     def inputs(self, recipe, part, batch=500):
         "The inputs of a part, in order; random transforms are always the same here."
         source, rows = self.parts[check_choice('part', part, self.parts)]
-        places = [o.tolist() for o in torch.arange(len(rows)).split(min(batch, max(64, recipe.batch)))]
+        batch = min(batch, max(64, recipe.batch))
+        places = [o.tolist() for o in torch.arange(len(rows)).split(batch)]
         for x, _ in _batches(source, rows, places, 'part'): yield moved(x, self.device)
     @property
     def id(self): return checksum(*(o for _, o in self.parts.values()))
@@ -332,7 +334,7 @@ def _batches(source, rows, places, *key):
     if source.x is None: return source.load(rows, places, *key)
     return ((take(source.x, rows[at]), source.y[rows[at]]) for at in places)
 
-# %% ../nbs/14_inputs.ipynb #723b7365
+# %% ../nbs/14_inputs.ipynb #8cd26631
 def data_of(**parts): # name → (`Source`, rows), 'train' among them
     "Data for a trainer: `TensorData` if all inputs are in memory, else `LoadedData`."
     if any(source.x is None for source, _ in parts.values()): return LoadedData(**parts)

@@ -6,7 +6,7 @@
 __all__ = ['Recipe', 'Trainer', 'optimizer', 'StopFit', 'Fitting', 'cached_teacher', 'live_teacher', 'stackable',
            'check_stackable', 'Stacked']
 
-# %% ../nbs/14_trainer.ipynb #33578004
+# %% ../nbs/14_trainer.ipynb #2d7f1418
 import copy, math, sys, warnings
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ from .inputs import Seeds, moved, take
 from .resnet import seeded
 from .runs import out_of_memory
 
-# %% ../nbs/14_trainer.ipynb #615f5afa
+# %% ../nbs/14_trainer.ipynb #7c1b9652
 def _check_recipe(r):
     "Raise `ValueError` for settings that make no sense."
     for name in ('epochs', 'batch'): check_number(name, getattr(r, name), 1, whole=True)
@@ -33,7 +33,7 @@ def _check_recipe(r):
     check_choice('schedule', r.schedule, ('onecycle', 'step', 'cosine'))
     check_choice('precision', r.precision, ('float32', 'bfloat16'))
 
-# %% ../nbs/14_trainer.ipynb #12c85c91
+# %% ../nbs/14_trainer.ipynb #a96b7c4e
 @dataclass(frozen=True)
 class Recipe:
     "How a network is trained; raises `ValueError` for settings that make no sense."
@@ -62,7 +62,7 @@ class Recipe:
     @property
     def dtype(self): return getattr(torch, self.precision)
 
-# %% ../nbs/14_trainer.ipynb #8e2b8fcf
+# %% ../nbs/14_trainer.ipynb #756594f5
 @patch
 def rate(self:Recipe,
          t:float, # share of the training that is done, in [0, 1]
@@ -73,7 +73,7 @@ def rate(self:Recipe,
     if t < start: return self.lr * (.04 + .96*t/start)
     return self.lr * .5*(1 + math.cos(math.pi * (t-start)/(1-start)))
 
-# %% ../nbs/14_trainer.ipynb #87ce9a39
+# %% ../nbs/14_trainer.ipynb #17397cae
 def _copied(state): return {k: v.detach().cpu().clone() for k, v in state.items()}
 
 def _arguments(x): return x if isinstance(x, tuple) else (x,)
@@ -88,7 +88,7 @@ def _call(net, x):
     if isinstance(x, dict): return net(**x)
     return net(*x) if isinstance(x, (tuple, list)) else net(x)
 
-# %% ../nbs/14_trainer.ipynb #8a7f9331
+# %% ../nbs/14_trainer.ipynb #6806c9de
 def _highest(data):
     "The highest label; -1 for a regression's targets, or data that do not show theirs."
     y = getattr(data, 'y', None)
@@ -103,7 +103,7 @@ def _lost(loss, z, y, teacher, T, weight, highest):
         raise ValueError(f'labels must be from 0 to {k-1}, a class for each of the {k} outputs; got up to {highest}')
     return kd_loss(z, y, teacher, T, weight, checked=True)
 
-# %% ../nbs/14_trainer.ipynb #349696f9
+# %% ../nbs/14_trainer.ipynb #fa4cbf88
 class Trainer:
     "A network, or the average of several, on a device: compiled once, trained again from any seed."
     def __init__(self,
@@ -136,7 +136,7 @@ class Trainer:
         def run(state, x): return _functional(net, state, x)
         return torch.compile(run) if self.recipe.compile else run
 
-# %% ../nbs/14_trainer.ipynb #2ad35a38
+# %% ../nbs/14_trainer.ipynb #d176c4e5
 @patch
 def reset(self:Trainer,
           seed,        # decides the weights of every network; or a list of seeds, one each
@@ -148,7 +148,7 @@ def reset(self:Trainer,
         o.train()
     return self
 
-# %% ../nbs/14_trainer.ipynb #ade6c433
+# %% ../nbs/14_trainer.ipynb #03c6e178
 @patch
 def average(self:Trainer,
             x,              # inputs of a batch
@@ -157,7 +157,7 @@ def average(self:Trainer,
     with self.autocast(): out = [_call(run, x) for run in self.runs]
     return torch.stack([o if o.dtype == torch.float64 else o.float() for o in out]).mean(0)
 
-# %% ../nbs/14_trainer.ipynb #22299346
+# %% ../nbs/14_trainer.ipynb #fef1b4d2
 @patch
 def logits(self:Trainer,
            data,           # `TensorData`, `ImageData`, or another with their methods
@@ -168,7 +168,7 @@ def logits(self:Trainer,
     inputs = data.to(self.device).inputs(self.recipe, part)
     with torch.no_grad(): return torch.cat([self.average(x).cpu() for x in inputs])
 
-# %% ../nbs/14_trainer.ipynb #ed91a519
+# %% ../nbs/14_trainer.ipynb #9b6e3ee8
 @patch
 def _backward(self:Trainer, x, y, g, T, weight, share):
     "Add the gradient of one part of the batch; its share of the loss."
@@ -193,7 +193,7 @@ def _backward_bounded(self:Trainer, x, y, g, T, weight, share):
         out.backward((dz/len(self.nets)).to(out.dtype))
     return loss.detach()
 
-# %% ../nbs/14_trainer.ipynb #dd3941f3
+# %% ../nbs/14_trainer.ipynb #ec217e9a
 @patch
 def _step(self:Trainer, opt, x, y, g, T, weight):
     "One step of the optimiser; when memory runs out, in twice as many parts."
@@ -229,7 +229,7 @@ def _cuts(n, parts):
 
 def _piece(batch, cut): return [None if o is None else take(o, cut) for o in batch]
 
-# %% ../nbs/14_trainer.ipynb #f4872389
+# %% ../nbs/14_trainer.ipynb #05a7ff73
 def optimizer(recipe:Recipe, # which one, and its settings
               params,        # parameters
               lr_scale:float=1., # factor on the learning rate
@@ -248,7 +248,7 @@ def optimizer(recipe:Recipe, # which one, and its settings
         for o in opt.param_groups: o['lr'] = lr_scale * r.rate(t)
     return opt, set_rate
 
-# %% ../nbs/14_trainer.ipynb #bf38c5fe
+# %% ../nbs/14_trainer.ipynb #bc95fde9
 @patch
 def _optimizer(self:Trainer, lr_scale, steps):
     "The optimiser, and what is called with the share of the training that is done before each step."
@@ -277,7 +277,7 @@ def _stepper(scheduler, steps):
             while done < round(t*steps): scheduler.step(); done += 1
     return advance
 
-# %% ../nbs/14_trainer.ipynb #00495462
+# %% ../nbs/14_trainer.ipynb #d4046d06
 def _nat(teacher, T, weight):
     "A nat in the units of a student's loss; 0 without a teacher."
     return 0. if teacher is None else 1-weight + weight*T**2
@@ -302,18 +302,18 @@ def _refuse(bad, what, loss, first):
 def _check_progress(epoch, loss, first, nat, last):
     """Raise `FloatingPointError` for a network that diverged in an epoch, or learned nothing in all of them.
 
-    From the mean loss of the epoch and the first step's loss, one each a network. Refused are a loss that is not
+    From the mean loss of the epoch and the loss at the beginning, one each a network. Refused are a loss that is not
     finite or above first + |first| + nat; and without a teacher (`nat` is 0) a last epoch above first + |first|/2:
-    the first loss is one batch's, which varies. A student that stays where it began is not refused: it may have begun beside its teacher,
-    and its first loss says little."""
+    the first loss is one batch's, which varies. A student that stays where it began is not refused: it may have begun
+    beside its teacher, and its first loss says little."""
     loss, first, nat = map(_flat, (loss, first, nat))
     _refuse(~(loss <= first + first.abs() + nat), f'diverged in epoch {epoch}', loss, first)
     _refuse((loss > first + .5*first.abs()) & (nat == 0) & last, 'learned nothing', loss, first)
 
-# %% ../nbs/14_trainer.ipynb #f793c9eb
+# %% ../nbs/14_trainer.ipynb #d2681fe4
 class StopFit(Exception): "Raised by a callback: the training ends here, what is learned so far counts."
 
-# %% ../nbs/14_trainer.ipynb #916ed28b
+# %% ../nbs/14_trainer.ipynb #fb2ef340
 @dataclass
 class Fitting:
     "What a callback sees of a training."
@@ -328,7 +328,7 @@ class Fitting:
         for o in self.trainer.callbacks:
             if method := getattr(o, event, None): method(self)
 
-# %% ../nbs/14_trainer.ipynb #79ef9e9c
+# %% ../nbs/14_trainer.ipynb #09228b2d
 class _Best:
     "The best epoch so far by a score on validation, and its weights."
     def __init__(self, judge, patience): self.judge, self.patience, self.score, self.state = judge, patience, None, {}
@@ -350,7 +350,7 @@ class _Best:
 
 def _listed(o): return o if isinstance(o, (tuple, list)) else [o]
 
-# %% ../nbs/14_trainer.ipynb #202a9a93
+# %% ../nbs/14_trainer.ipynb #1feab2aa
 class _Cached:
     "A teacher whose logits were computed beforehand, by row."
     def __init__(self, logits): self.logits = logits
@@ -360,10 +360,10 @@ class _Cached:
         if len(self.logits) == n: return
         raise ValueError(f'the teacher needs logits for each of the {n} samples; got {len(self.logits)}')
 
-# %% ../nbs/14_trainer.ipynb #4d409176
+# %% ../nbs/14_trainer.ipynb #01878ee7
 @patch
 def _epoch(self:Trainer, now, seed, set_rate, teacher, T, weight):
-    "Train an epoch: the loss of its first step and its mean loss; the device is asked once."
+    "Train an epoch: the loss that it begins with and its mean loss; the device is asked once."
     r, losses, steps = self.recipe, [], _steps(now.data, self.recipe)
     for o in self.nets: o.train()
     torch.manual_seed(seed_of(seed.noise, 'noise', now.epoch)) # dropout, within the caller's fork
@@ -373,7 +373,11 @@ def _epoch(self:Trainer, now, seed, set_rate, teacher, T, weight):
         losses.append(self._step(now.opt, x, y, None if teacher is None else teacher(x, rows), T, weight))
         now.step, now.loss = i+1, losses[-1]
         now.tell('after_batch')
-    return losses[0].item(), torch.stack(losses).mean().item()
+    return _begin(losses, now.data).item(), torch.stack(losses).mean().item()
+
+def _begin(losses, data):
+    "The loss of the first step; that of a guess, ln k, where it happened to be lower."
+    return losses[0].clamp(min=math.log(max(1, _highest(data)+1)))
 
 def _steps(data, recipe): return max(1, len(data) // min(recipe.batch, len(data)))
 
@@ -396,7 +400,7 @@ def _about(self:Trainer, seed, T, weight, lr_scale):
     seed = list(map(plain, seed)) if isinstance(seed, list) else plain(seed)
     return dict(seed=seed, T=T, weight=weight, lr_scale=lr_scale, members=len(self.nets), recipe=asdict(self.recipe))
 
-# %% ../nbs/14_trainer.ipynb #865b1299
+# %% ../nbs/14_trainer.ipynb #4177eff2
 @patch
 def fit(self:Trainer,
         data,           # `TensorData`, `ImageData`, or another with their methods
@@ -428,10 +432,10 @@ def fit(self:Trainer,
     if judge: self._take(best)
     return history
 
-# %% ../nbs/14_trainer.ipynb #76193db6
+# %% ../nbs/14_trainer.ipynb #6869cc01
 @patch
 def _one_epoch(self:Trainer, now, seed, set_rate, lesson, history, first, best):
-    "Train an epoch, look whether it went well; the loss of the very first step."
+    "Train an epoch, look whether it went well; the loss that the training began with."
     shared = Seeds.of(seed[0] if isinstance(seed, list) else seed) # of an average: one order
     start, now.loss = self._epoch(now, shared, set_rate, *lesson)
     first = start if first is None else first
@@ -456,7 +460,7 @@ def _take(self:Trainer, best):
     if best.state:
         for j, o in enumerate(self.nets): o.load_state_dict(_under(best.state, f'net{j}.'))
 
-# %% ../nbs/14_trainer.ipynb #b1689b9f
+# %% ../nbs/14_trainer.ipynb #b87628f1
 @patch
 def _snapshot(self:Trainer, opt, history, first, best):
     "Everything that the next epoch depends on, as named tensors."
@@ -483,13 +487,13 @@ def _over(state, prefix): return {prefix + k: torch.as_tensor(v) for k, v in sta
 
 def _under(arrays, prefix): return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
-# %% ../nbs/14_trainer.ipynb #c28081ed
+# %% ../nbs/14_trainer.ipynb #c9e2576a
 def cached_teacher(logits:torch.Tensor, # on the training data, (n, k)
                   ):                    # (inputs, rows) → logits
     "A teacher whose logits were computed beforehand; raises `ValueError` for NaN."
     return _Cached(check_tensor("the teacher's logits", logits, 'n', 'k'))
 
-# %% ../nbs/14_trainer.ipynb #66a1091b
+# %% ../nbs/14_trainer.ipynb #a7174043
 def live_teacher(trainer:Trainer, # gives the network, the device, the precision
                  states:list,     # weights of the teacher's members, from `Trainer.state`
                 ):                # (inputs, rows) → logits
@@ -501,7 +505,7 @@ def live_teacher(trainer:Trainer, # gives the network, the device, the precision
             return torch.stack([run(o, x).float() for o in states]).mean(0)
     return teacher
 
-# %% ../nbs/14_trainer.ipynb #1ad069e6
+# %% ../nbs/14_trainer.ipynb #d985c154
 def stackable(net:nn.Module, # to be copied
              )->bool:        # False for BatchNorm, dropout, buffers and the like
     "Can copies of the network be trained side by side and be what they are alone?"
@@ -509,7 +513,7 @@ def stackable(net:nn.Module, # to be copied
     mixes = any(isinstance(m, alone) or getattr(m, 'dropout', 0) for m in net.modules())
     return not mixes and not list(net.buffers())
 
-# %% ../nbs/14_trainer.ipynb #9ee7bb4f
+# %% ../nbs/14_trainer.ipynb #987e46b2
 def check_stackable(net:nn.Module, # to be copied
                    ):
     "Raise `ValueError` unless copies of the network can be trained side by side."
@@ -517,7 +521,7 @@ def check_stackable(net:nn.Module, # to be copied
     raise ValueError(f'{type(net).__name__} cannot train side by side: BatchNorm, dropout or buffers belong to '
                      'one network at a time; use GroupNorm or LayerNorm')
 
-# %% ../nbs/14_trainer.ipynb #edd72779
+# %% ../nbs/14_trainer.ipynb #147d4865
 class Stacked:
     "L copies of a small network, trained side by side."
     def __init__(self,
@@ -544,7 +548,7 @@ class Stacked:
 
     def __len__(self): return len(next(iter(self.params.values())))
 
-# %% ../nbs/14_trainer.ipynb #fbbb496d
+# %% ../nbs/14_trainer.ipynb #7105d905
 @patch
 def states(self:Stacked,
           )->list: # of a dict a network, on the CPU
@@ -553,7 +557,7 @@ def states(self:Stacked,
     names = {k: names[id(p)] for k, p in self.base.state_dict(keep_vars=True).items()}
     return [_copied({k: self.params[v][i] for k, v in names.items()}) for i in range(len(self))]
 
-# %% ../nbs/14_trainer.ipynb #8d11dc37
+# %% ../nbs/14_trainer.ipynb #0033b350
 @patch
 def logits(self:Stacked,
            data,           # `TensorData`, or another with its methods
@@ -566,7 +570,7 @@ def logits(self:Stacked,
         with torch.no_grad(): return torch.cat([self(x, each=False).cpu() for x in inputs], 1)
     finally: self.base.train()
 
-# %% ../nbs/14_trainer.ipynb #0d78bdff
+# %% ../nbs/14_trainer.ipynb #d7ec2591
 def _together(data, recipe, seeds, epoch, average):
     "Batches for all members: inputs (L, b, ...), labels (L, b), rows (L, b); the first one's order for an average."
     every = [data.epoch(recipe, s, epoch) for s in (seeds[:1] if average else seeds)]
@@ -595,7 +599,7 @@ def _column(name, value, L, device):
     if len(column) in (1, L): return column
     raise ValueError(f'{name} must be a number, or one for each of the {L} networks; got {len(column)}')
 
-# %% ../nbs/14_trainer.ipynb #3803c4f4
+# %% ../nbs/14_trainer.ipynb #311ae98e
 @patch
 def _lesson(self:Stacked, data, L, teacher, T, weight, average):
     "Teacher, temperatures and weights, checked, on the device."
@@ -616,7 +620,7 @@ def _batch_loss(self:Stacked, x, y, rows, teacher, T, weight, highest, average):
     if average: return _lost(self.loss, z.mean(0), y[0], None, 1., 0., highest).mean(-1, keepdim=True)
     return _lost(self.loss, z, y, g, T, weight, highest).mean(-1)
 
-# %% ../nbs/14_trainer.ipynb #e5b7fc3b
+# %% ../nbs/14_trainer.ipynb #3957bc44
 @patch
 def fit(self:Stacked,
         data,           # `TensorData`, or another with its methods
@@ -644,10 +648,10 @@ def fit(self:Stacked,
     if judge: self._take(best, average)
     return self
 
-# %% ../nbs/14_trainer.ipynb #d3436b65
+# %% ../nbs/14_trainer.ipynb #725b05b4
 @patch
 def _epoch(self:Stacked, data, seeds, epoch, opt, set_rate, lesson, average):
-    "Train an epoch: the losses of its first step, and their means."
+    "Train an epoch: the losses that it begins with, and their means."
     r, steps, losses, highest = self.recipe, _steps(data, self.recipe), [], _highest(data)
     for x, y, rows in _together(data, r, seeds, epoch, average):
         set_rate((epoch*steps + len(losses)) / (steps*r.epochs)); opt.zero_grad()
@@ -656,7 +660,7 @@ def _epoch(self:Stacked, data, seeds, epoch, opt, set_rate, lesson, average):
         if r.clip: _clip(self.params.values(), r.clip, average)
         opt.step()
         losses.append(loss.detach())
-    return losses[0], torch.stack(losses).mean(0)
+    return _begin(losses, data), torch.stack(losses).mean(0)
 
 def _clip(params, most, together):
     "Scale the gradient of each network, or that of all together, to a norm of at most `most`."
@@ -666,7 +670,7 @@ def _clip(params, most, together):
     scale = (most/(norm + 1e-6)).clamp(max=1)
     for g in grads: g.mul_(scale if together else scale.view(-1, *[1]*(g.ndim-1)))
 
-# %% ../nbs/14_trainer.ipynb #aedf4d39
+# %% ../nbs/14_trainer.ipynb #f767bf7f
 @patch
 def _look(self:Stacked, best, epoch, data, average):
     "Note the epochs that are the best so far, of networks whose training is not over."
