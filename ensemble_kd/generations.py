@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MEMBERS_CLAIMS', 'MEMBERS', 'uncovered', 'growing_ensembles', 'draw_grid', 'generations', 'Members']
 
-# %% ../nbs/20_generations.ipynb #9eb02729
+# %% ../nbs/20_generations.ipynb #20ab0dd9
 from dataclasses import dataclass, replace
 import torch
 from .claims import Band, Claim
@@ -18,20 +18,20 @@ from .theory import VARIES, Arm, Preset, train_singles
 from .train import train
 from .views import views_held
 
-# %% ../nbs/20_generations.ipynb #9813e989
+# %% ../nbs/20_generations.ipynb #37163caf
 def uncovered(held:torch.Tensor, # views that the members hold, (L, k, V) bool
              )->torch.Tensor:    # (L,): for the first 1 … L members
     "Share of the (class, view) pairs that none of the first K members holds."
     any_ = held.long().cumsum(0) > 0
     return 1 - any_.double().mean((1, 2))
 
-# %% ../nbs/20_generations.ipynb #5cf2f9d1
+# %% ../nbs/20_generations.ipynb #0ef44d92
 def growing_ensembles(K:int)->dict: # number of members: function
     "Functions of logits (L, n, k) that give the first 1 … K members' average."
     def first(n): return lambda F: average_logits(F[:n])[None]
     return {str(n): first(n) for n in range(1, K+1)}
 
-# %% ../nbs/20_generations.ipynb #a11561f7
+# %% ../nbs/20_generations.ipynb #ce6f5f43
 def draw_grid(ax,   # matplotlib axes
               held, # views that the members hold, (L, k, 2) bool
              ):
@@ -49,7 +49,7 @@ def draw_grid(ax,   # matplotlib axes
     names = [Patch(color=c, label=t) for c, t in zip(colours[1:], ('view 1', 'view 2', 'both'))]
     ax.legend(handles=names, ncols=3, fontsize=8, loc='lower center', bbox_to_anchor=(.5, 1.))
 
-# %% ../nbs/20_generations.ipynb #0a8d7272
+# %% ../nbs/20_generations.ipynb #3d48ea1a
 def generations(preset:Preset,   # sizes
                 seed:int,        # decides everything
                 n:int=3,         # generations after the first
@@ -75,7 +75,7 @@ def generations(preset:Preset,   # sizes
         out.append(train(start, data.x, data.y, objective, **rule, **preset.network).weight)
     return out
 
-# %% ../nbs/20_generations.ipynb #6afdfdda
+# %% ../nbs/20_generations.ipynb #492d3928
 @dataclass(frozen=True)
 class Members:
     "Sizes of the third question: do counts of views explain ensembles and generations of students?"
@@ -104,7 +104,7 @@ def _members_seed(o:Members, seed, device, tell):
         row[name] = dict(single=[e[0] for e in found], multi=[e[1] for e in found])
     return row
 
-# %% ../nbs/20_generations.ipynb #244dd055
+# %% ../nbs/20_generations.ipynb #39b95f58
 def _count(K):
     "Single-view error of K members over the count of what they do not hold, in points."
     def value(row):
@@ -120,14 +120,14 @@ def _over(name, g, count):
     return value
 
 MEMBERS_CLAIMS = [
-    *(Claim(f'count.K{K}', f'{K} members: single-view error, less the share of views that none of them holds',
+    *(Claim(f'count.K{K}', f'ensemble of {K}: single-view error, less the share of views that none of them holds',
             '0 (derived)', Band((-2, 2), (-5, 5), 'points'), _count(K), (0, 0)) for K in (1, 2, 3, 5, 10)),
     *(Claim(f'generation.g{g}', f'generation {g}, born again: single-view error over 2^−{g+1}', '1 (derived)',
             Band((.5, 2)), _over('born_again', g, 2.**-(g+1)), (1, 1)) for g in (1, 2, 3)),
     *(Claim(f'continued.g{g}', f'continued {g} times with a neighbour: single-view error over 2^−{2**g}',
             '1 (derived)', Band((.5, 2)), _over('continued', g, 2.**-2**g), (1, 1)) for g in (1, 2))]
 
-# %% ../nbs/20_generations.ipynb #f335a3c0
+# %% ../nbs/20_generations.ipynb #3cfc4338
 def count_axis(ax, rows):
     "Error against the number of members."
     K = range(1, len(rows[0]['ensembles'])+1)
@@ -150,7 +150,7 @@ def _generations_axis(ax, rows):
     ax.set(yscale='log', xlabel='generation', ylabel='error on single-view data'); ax.legend(fontsize=8)
     ax.xaxis.get_major_locator().set_params(integer=True)
 
-# %% ../nbs/20_generations.ipynb #e95da8f8
+# %% ../nbs/20_generations.ipynb #40a6d146
 def _plot_members(ledger):
     "Error by members and by generation; the views won by the networks of the first seed."
     import matplotlib.pyplot as plt

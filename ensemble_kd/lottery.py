@@ -7,7 +7,7 @@ __all__ = ['SIZES', 'VARIATIONS', 'SERIES', 'MECHANISM_CLAIMS', 'MECHANISM', 'FA
            'error_by_view', 'Toy', 'toy_row', 'advantage', 'race_speed', 'race_times', 'take_off', 'limit', 'race_row',
            'Mechanism', 'Lottery']
 
-# %% ../nbs/19_lottery.ipynb #043baebe
+# %% ../nbs/19_lottery.ipynb #147dddfc
 import math
 from dataclasses import dataclass, replace
 import torch
@@ -21,10 +21,10 @@ from .theory import DATA, VARIES, Preset, train_singles
 from .train import GrowthLR, train
 from .views import both_views, views_held
 
-# %% ../nbs/19_lottery.ipynb #a9d53ec4
+# %% ../nbs/19_lottery.ipynb #f4e54166
 SIZES = Preset(DATA, 1000, (), max_steps=2000, compiled=False)
 
-# %% ../nbs/19_lottery.ipynb #5ad5e584
+# %% ../nbs/19_lottery.ipynb #0ab68675
 def error_by_view(F:torch.Tensor,    # logits of the members, (L, n, k)
                   sample,            # single-view data, a `Sample` with two views a class
                   held:torch.Tensor, # views that the members hold, (L, k, 2) bool
@@ -41,7 +41,7 @@ def error_by_view(F:torch.Tensor,    # logits of the members, (L, n, k)
     out[...,1].index_put_((shown, other), torch.ones_like(wrong), accumulate=True)
     return out
 
-# %% ../nbs/19_lottery.ipynb #01a62e5f
+# %% ../nbs/19_lottery.ipynb #f992d781
 @dataclass(frozen=True)
 class Toy:
     "Sizes of the paper's opening example, trained."
@@ -55,7 +55,7 @@ class Toy:
     steps:int=800         # of gradient descent, at most
     n_test:int=4000       # fresh samples
 
-# %% ../nbs/19_lottery.ipynb #3264e795
+# %% ../nbs/19_lottery.ipynb #14ea0c65
 def toy_row(t:Toy,        # sizes
             seed:int,     # decides data and first weights
             device='cpu', # where to train
@@ -76,7 +76,7 @@ def toy_row(t:Toy,        # sizes
                          ensemble=right(average_logits(G), test), both=both))
     return {k: sum(r[k] for r in rows)/len(rows) for k in rows[0]}
 
-# %% ../nbs/19_lottery.ipynb #094cdbc6
+# %% ../nbs/19_lottery.ipynb #a6b6719e
 def advantage(start:torch.Tensor, # view strengths before training, (L, k, 2)
               data,               # training data, a `Sample`
               q:int,              # degree of the smoothed ReLU, at least 3
@@ -96,7 +96,7 @@ def _pushes(data, f):
     if all((z > 0).any(0).all() for z in every): return torch.stack([f(z).mean(0) for z in every])
     raise ValueError('every class needs multi-view samples that show both views')
 
-# %% ../nbs/19_lottery.ipynb #1a24453c
+# %% ../nbs/19_lottery.ipynb #8c43edc7
 def race_speed(level:torch.Tensor, # overlaps of a neuron with a view, (g,)
                z:torch.Tensor,     # weights of the view in samples, (n,)
                sigma:float,        # size of the noise that the neuron sees
@@ -110,7 +110,7 @@ def race_speed(level:torch.Tensor, # overlaps of a neuron with a view, (g,)
     seen = (a[...,None] + sigma*x).clamp(min=0)**(q-1) @ share/math.sqrt(2*math.pi)
     return (seen*z).mean(-1)
 
-# %% ../nbs/19_lottery.ipynb #b6e97aaf
+# %% ../nbs/19_lottery.ipynb #69c3fac5
 def race_times(start:torch.Tensor, # weights before training, (L, k, m, d)
                data,               # training data, a `Sample`
                goal:float,         # overlap at which a view has taken off
@@ -134,7 +134,7 @@ def race_times(start:torch.Tensor, # weights before training, (L, k, m, d)
             out[:,i,v] = _left(grid, speed, overlap[:,i,:,v]).amin(-1)
     return out
 
-# %% ../nbs/19_lottery.ipynb #8aa27ef8
+# %% ../nbs/19_lottery.ipynb #8d03ccd6
 def _overlaps(weight, V):
     "Overlaps of each neuron with the views of its class, (L, k, m, V)."
     L, k, m, _ = weight.shape
@@ -151,7 +151,7 @@ def _left(grid, speed, at):
     part = (at-grid[j-1])/(grid[j]-grid[j-1])
     return (left[j-1]*(1-part) + left[j]*part).float()
 
-# %% ../nbs/19_lottery.ipynb #a6a7a09e
+# %% ../nbs/19_lottery.ipynb #06ef5cf7
 def take_off(history:dict, # of a `Fit`
              goal:float,   # overlap at which a view has taken off
             )->torch.Tensor: # (L, k, 2): training time; infinite where a view never does
@@ -161,7 +161,7 @@ def take_off(history:dict, # of a `Fit`
     time = history['time'][:,:,None,None].expand_as(there).gather(0, first[None])[0]
     return torch.where(there.any(0), time, math.inf)
 
-# %% ../nbs/19_lottery.ipynb #c2044232
+# %% ../nbs/19_lottery.ipynb #0c29dc3b
 def _data(**kw): return dict(dist=replace(DATA, **kw))
 
 VARIATIONS = {
@@ -170,7 +170,7 @@ VARIATIONS = {
     'N = 3170': dict(n_train=3170), 's = 1.58': _data(s=1.58), 'P = 100': _data(P=100)}
 SERIES = {name: .1 if not o else o['sigma0'] for name, o in VARIATIONS.items() if not o or 'sigma0' in o}
 
-# %% ../nbs/19_lottery.ipynb #f36daf0a
+# %% ../nbs/19_lottery.ipynb #d1bdc436
 def limit(sizes, # e.g. σ₀, at least three
           errors, # measured there
          )->float: # where the straight line through them meets size 0
@@ -180,7 +180,7 @@ def limit(sizes, # e.g. σ₀, at least three
         raise ValueError(f'three different sizes at least, and an error for each; got {list(sizes)}, {list(errors)}')
     return float(linregress(list(sizes), list(errors)).intercept)
 
-# %% ../nbs/19_lottery.ipynb #c1c6cd71
+# %% ../nbs/19_lottery.ipynb #8e8e956d
 def race_row(preset:Preset, # sizes
              seed:int,      # decides everything
              device='cpu',  # where to train
@@ -208,7 +208,7 @@ def _curve(history, most=60):
     rows = slice(None, None, -(-len(history['time'])//most))
     return dict(time=_short(history['time'][rows,0]), strength=[_short(o) for o in history['strength'][rows,0]])
 
-# %% ../nbs/19_lottery.ipynb #3e3b144f
+# %% ../nbs/19_lottery.ipynb #7e4c8e57
 @dataclass(frozen=True)
 class Mechanism:
     "Sizes of the first question: are views shown and views held all that matters?"
@@ -228,7 +228,7 @@ def _mechanism_seed(o:Mechanism, seed, device, tell):
     tell(f'seed {seed}: the toy')
     return dict(cells=cells.tolist(), toy=toy_row(o.toy, seed, device))
 
-# %% ../nbs/19_lottery.ipynb #2ca6abf1
+# %% ../nbs/19_lottery.ipynb #f9b0877a
 def _cell(shown, other):
     "Error where the shown view and the other one are held, or not, in %."
     def value(row):
@@ -249,7 +249,7 @@ MECHANISM_CLAIMS = [
     Claim('toy.ensemble', 'and of the ensemble of ten', '100 %', Band((99.5, 100), (98, 100), '%'), _toy('ensemble'),
           (100, 100))]
 
-# %% ../nbs/19_lottery.ipynb #ccb2ec95
+# %% ../nbs/19_lottery.ipynb #1825e2e1
 def _plot_mechanism(ledger):
     "Error by view shown and held; accuracy on the toy."
     import matplotlib.pyplot as plt
@@ -271,7 +271,7 @@ MECHANISM = Experiment('why_mechanism', dict(
     default=Mechanism(), quick=Mechanism(members=5, toy=Toy(draws=2), repeats=2), paper=Mechanism(repeats=20)),
     _mechanism_seed, MECHANISM_CLAIMS, _plot_mechanism, varies=VARIES)
 
-# %% ../nbs/19_lottery.ipynb #840a7367
+# %% ../nbs/19_lottery.ipynb #37f9b30c
 # the regime, with a learning rate that crosses any plateau in few steps
 FAST = replace(SIZES, lr=GrowthLR(.15, 10., 1e8), n_test=8000)
 
@@ -289,7 +289,7 @@ def _lottery_seed(o:Lottery, seed, device, tell, name):
     row = race_row(replace(o.sizes, **VARIATIONS[name]), seed, device)
     return row if name == 'σ₀ = 0.1' else {k: v for k, v in row.items() if k != 'curve'}
 
-# %% ../nbs/19_lottery.ipynb #324fd99a
+# %% ../nbs/19_lottery.ipynb #61d78d3f
 BASE = 'σ₀ = 0.1'
 
 def _share(key, near=None, name=BASE):
@@ -321,7 +321,7 @@ def _limit(row):
     if len(there) < 3: return None
     return limit(list(there.values()), [row[name]['single'] for name in there])
 
-# %% ../nbs/19_lottery.ipynb #a49dc6de
+# %% ../nbs/19_lottery.ipynb #fdbabac0
 LOTTERY_CLAIMS = [
     Claim('lottery.foretold', 'winners foretold by Lemma D.19, outside near ties (margin 0.1)', 'all',
           Band((95, None), (85, None), '% of classes'), _share('right', .1), (100, 100)),
@@ -336,7 +336,7 @@ LOTTERY_CLAIMS = [
     Claim('limit.both', 'classes with both views at σ₀ = 0.025', '0 (derived)',
           Band((None, 2), (None, 5), '% of classes'), _share('both', name='σ₀ = 0.025'), (0, 0))]
 
-# %% ../nbs/19_lottery.ipynb #9d04d176
+# %% ../nbs/19_lottery.ipynb #f89cf72c
 def _margin_axis(ax, rows, bins=(0, .05, .1, .2, .3, .5, 3)):
     "Winners foretold, and classes with both views, by margin."
     pairs = [o for r in rows for o in zip(r[BASE]['lead'], r[BASE]['right'], r[BASE]['both'])]
@@ -355,6 +355,7 @@ def _times_axis(ax, rows):
     ends = [min(p), max(p)]
     ax.plot(ends, ends, 'k--', lw=1)
     ax.set(xscale='log', yscale='log', xlabel='take-off foretold (training time)', ylabel='measured')
+    for axis in (ax.xaxis, ax.yaxis): axis.set_minor_formatter('')
 
 def _limit_axis(ax, rows):
     "Error against σ₀, with its line."
@@ -365,7 +366,7 @@ def _limit_axis(ax, rows):
     ax.axhline(.5, color='k', ls='--', lw=1, label='theory')
     ax.set(xlabel='σ₀', ylabel='single-view error of a single', xlim=(-.01, None)); ax.legend(fontsize=8)
 
-# %% ../nbs/19_lottery.ipynb #2043a54c
+# %% ../nbs/19_lottery.ipynb #d78847f0
 def race_axis(ax, row):
     "The race of one network: each class's two strengths over time."
     curve = row[BASE]['curve']
@@ -377,7 +378,7 @@ def race_axis(ax, row):
     ax.set(xscale='log', yscale='log', xlabel='training time (Σ learning rate)', ylabel='view strength Λ')
     ax.legend(fontsize=8)
 
-# %% ../nbs/19_lottery.ipynb #07cccb4f
+# %% ../nbs/19_lottery.ipynb #6cb2be50
 def _plot_lottery(ledger):
     "The race of one network; times foretold; winners by margin; the limit of small first weights."
     import matplotlib.pyplot as plt
