@@ -7,7 +7,7 @@ __all__ = ['RIDGES', 'PRESETS', 'KINDS', 'SHOWN', 'LESSON', 'ORDERS', 'CLAIMS', 
            'error_overlap', 'tied_errors', 'penultimate', 'probe', 'KeepChannels', 'two_view_images', 'winner_spread',
            'strided_cnn', 'CoveragePreset', 'views_known', 'plot_coverage']
 
-# %% ../nbs/23_coverage.ipynb #7c16d4c1
+# %% ../nbs/23_coverage.ipynb #eec27881
 from dataclasses import dataclass
 from functools import partial
 import torch
@@ -25,7 +25,7 @@ from .runs import Experiment
 from .self_distill import five_columns
 from .trainer import Recipe, Stacked
 
-# %% ../nbs/23_coverage.ipynb #ce9fdbfc
+# %% ../nbs/23_coverage.ipynb #7b88de0f
 def _wrong(F, y):
     "Who is wrong where, (L, n)."
     k = check_tensor('logits of the members', F, 'L', len(y), 'k').shape[-1]
@@ -48,7 +48,7 @@ def error_overlap(F:torch.Tensor, # logits of the members, (L, n, k), L ≥ 2
                 correlation=_ratio(joint-chance, e.mean()-chance), toss=_toss(e.mean().item()),
                 everyone=_ratio(L*(count == L).sum(), count.sum()))
 
-# %% ../nbs/23_coverage.ipynb #9e1c0389
+# %% ../nbs/23_coverage.ipynb #bf3ac578
 def _products(a):
     "Squared inner products of columns (L, n) over ordered pairs: found, and expected."
     size = a.square().sum(0)
@@ -65,7 +65,7 @@ def tied_errors(F:torch.Tensor, # logits of the members, (L, n, k), L ≥ 2
     same = sum(_products(a[:,y == c]) for c in y.unique())
     return dict(same=_ratio(*same), other=_ratio(*(_products(a) - same)))
 
-# %% ../nbs/23_coverage.ipynb #60e2c0d5
+# %% ../nbs/23_coverage.ipynb #4e21911b
 @torch.no_grad()
 def penultimate(net:nn.Module,  # its last linear layer makes the logits
                 x:torch.Tensor, # inputs, (n, ...)
@@ -81,7 +81,7 @@ def penultimate(net:nn.Module,  # its last linear layer makes the logits
         hook.remove(); net.train(training)
     return torch.cat(seen)
 
-# %% ../nbs/23_coverage.ipynb #50d8a366
+# %% ../nbs/23_coverage.ipynb #7222259b
 RIDGES = tuple(10.**i for i in range(-7, 1)) # in units of the features' squared norm
 
 def _left_out(U, S, targets, ridge):
@@ -111,7 +111,7 @@ def probe(fit_x:torch.Tensor, # features to fit on, (m, d)
     weight = V.T @ ((S/(S**2+ridge))[:,None] * (U.T @ targets))
     return error_rate(b @ weight + hot.mean(0), y).item()
 
-# %% ../nbs/23_coverage.ipynb #0d566eb2
+# %% ../nbs/23_coverage.ipynb #34da3ca0
 class KeepChannels(nn.Module):
     "Keeps a share of the channels, drawn when it is made; at least one."
     def __init__(self,
@@ -126,7 +126,7 @@ class KeepChannels(nn.Module):
         self.mask = nn.Parameter(mask, requires_grad=False) # none of the optimiser's
     def forward(self, x): return x*self.mask[:,None,None]
 
-# %% ../nbs/23_coverage.ipynb #ec14f1de
+# %% ../nbs/23_coverage.ipynb #5e7afc95
 def _pick(y, wanted, gen):
     "For each class that is wanted a row that has it, (n,)."
     rows = torch.empty_like(wanted)
@@ -136,7 +136,7 @@ def _pick(y, wanted, gen):
         rows[here] = those[torch.randint(len(those), (int(here.sum()),), generator=gen)]
     return rows
 
-# %% ../nbs/23_coverage.ipynb #1c5a85f0
+# %% ../nbs/23_coverage.ipynb #60b254f7
 def two_view_images(x:torch.Tensor,   # images, (n, c, h, w)
                     y:torch.Tensor,   # labels, (n,); every class occurs
                     single:float=0.,  # share of samples that show one view only
@@ -158,7 +158,7 @@ def two_view_images(x:torch.Tensor,   # images, (n, c, h, w)
     parts = [torch.where(*o) for o in zip(hidden, hiding, own)]
     return torch.cat(parts, 1), shown
 
-# %% ../nbs/23_coverage.ipynb #1332c800
+# %% ../nbs/23_coverage.ipynb #32c10bfa
 def winner_spread(a:torch.Tensor, # leads on one half of the test samples, (L, k), L ≥ 2
                   b:torch.Tensor, # on the other half
                  )->dict:         # variances 'seed', 'data'; 'share' of the first in both
@@ -171,7 +171,7 @@ def winner_spread(a:torch.Tensor, # leads on one half of the test samples, (L, k
     data = means.cov()[0,1] - seed/len(a)
     return dict(seed=seed.item(), data=data.item(), share=_ratio(seed, seed+data))
 
-# %% ../nbs/23_coverage.ipynb #f584cc0c
+# %% ../nbs/23_coverage.ipynb #f3c65944
 class _Cubed(nn.Module):
     "The paper's activation as a layer."
     def forward(self, z): return smoothed_relu(z, 3, 1.)
@@ -189,7 +189,7 @@ def strided_cnn(shape:tuple=(1, 8, 8), # of an image: channels, height, width
         c, out, side = out, 2*out, (side+1)//2
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(c*side*side, classes))
 
-# %% ../nbs/23_coverage.ipynb #1b09305a
+# %% ../nbs/23_coverage.ipynb #9e045db9
 @dataclass(frozen=True)
 class CoveragePreset:
     "Sizes of a run."
@@ -209,7 +209,7 @@ PRESETS = dict(default=CoveragePreset(), quick=CoveragePreset(members=3, wide=2,
                cifar=CoveragePreset('cifar10', 2000, 1000, 5, 2, recipe=_CIFAR, repeats=3),
                paper=CoveragePreset('cifar10', 20_000, 5000, 10, 10, 64, recipe=Recipe(epochs=40, lr=.02)))
 
-# %% ../nbs/23_coverage.ipynb #885b7985
+# %% ../nbs/23_coverage.ipynb #1bc4d717
 def _images(p):
     "Images and labels of the preset's set; of CIFAR at 16×16 pixels, eight thousand unless more are needed."
     if p.data == 'digits': return digits()
@@ -233,7 +233,7 @@ class _Seed:
     def started(self, make): return partial(seeded, make, seed_of(self.seed, 'start'))
     def many(self, make): return Stacked(make, self.p.recipe, self.device)
 
-# %% ../nbs/23_coverage.ipynb #f766eabc
+# %% ../nbs/23_coverage.ipynb #2008205e
 def _loaded(make, nets):
     "Stacked networks as networks."
     found = [make() for _ in nets.states()]
@@ -259,7 +259,7 @@ def _overlap(s):
         out[name] = error_overlap(F, y) | dict(tied=tied_errors(F, y), probe=probes[0], probes=probes[1])
     return out
 
-# %% ../nbs/23_coverage.ipynb #6d7d4b24
+# %% ../nbs/23_coverage.ipynb #4757d156
 def _above(make, channels, share, drawn):
     "A function that makes the last convolution and linear layer anew, on channels of its own, or on those drawn."
     keep = partial(KeepChannels, channels, share)
@@ -275,7 +275,7 @@ def _retrained(s, below, share, drawn):
     F = torch.cat(found)
     return [100*error_rate(o, s.y['test']).mean().item() for o in (F, average_logits(F))]
 
-# %% ../nbs/23_coverage.ipynb #6ecf740f
+# %% ../nbs/23_coverage.ipynb #6c6410d7
 def _channels(s):
     "Errors of members and ensemble by share of channels; what the smallest costs, an ensemble in % of a member."
     make, out = s.net(), {}
@@ -290,7 +290,7 @@ def _channels(s):
         out[name] = dict(single=single, ensemble=ensemble, loss=loss, cost=cost)
     return out
 
-# %% ../nbs/23_coverage.ipynb #cc2c6aba
+# %% ../nbs/23_coverage.ipynb #0fb3fb04
 def _by_class(F, y):
     "Accuracy on each class, (L, k)."
     right = (F.argmax(-1) == y).double()
@@ -310,7 +310,7 @@ def views_known(parts:dict,     # 'both', 'first', 'second' → logits (L, n, k)
     return dict(both=both, one=sum(one)/2, held=(100*counts/counts.sum()).tolist(),
                 leads=(first-second).tolist(), spread=spread)
 
-# %% ../nbs/23_coverage.ipynb #9c3b797c
+# %% ../nbs/23_coverage.ipynb #4a8ab9f0
 KINDS = dict(same=(0, nn.ReLU, 'same class in both parts'), paired=(1, nn.ReLU, 'next class in part 2'),
              cubed=(0, _Cubed, 'same class, smoothed ReLU')) # shift, activation, words
 SHOWN = dict(both=-1, first=0, second=1) # views shown in a test
@@ -331,7 +331,7 @@ def _columns(s, nets, data):
         return _shown(nets.fit(data, s.named(column), teacher, *lesson, average=average), data)
     return five_columns(fit, dict(smoothing=lambda F: torch.zeros_like(F[0])))
 
-# %% ../nbs/23_coverage.ipynb #45d4916a
+# %% ../nbs/23_coverage.ipynb #554c619f
 def _planted(s, nets):
     "Networks to which one view of each class says nothing, by the toss of a coin, and their ensemble."
     found, y = [], s.y['train']
@@ -355,7 +355,7 @@ def _views(s):
         known['ensemble']['left'] = 100*known['ensemble']['one']/known['single']['one']
     return out
 
-# %% ../nbs/23_coverage.ipynb #a70078a2
+# %% ../nbs/23_coverage.ipynb #183f4c8b
 def _read(row, path):
     for o in path.split('.'): row = row[int(o) if o.isdigit() else o]
     return row
@@ -370,7 +370,7 @@ def _order(id, statement, better, worse, unit='points'):
     "A claim that one error, or other measure, is smaller than another."
     return Claim(id, statement, '> 0', Positive(unit), _at(worse, better))
 
-# %% ../nbs/23_coverage.ipynb #f12f6803
+# %% ../nbs/23_coverage.ipynb #2538aad3
 ORDERS = [o.split() for o in ('ensemble single', 'kd single', 'self_kd single', 'kd smoothing', 'self_kd smoothing')]
 def _of_kind(kind, what):
     "What a lottery would mean for a kind of two-view images."
@@ -382,14 +382,14 @@ def _of_kind(kind, what):
         Claim(f'{kind}.seed', f'{what}: share of the variance of leads that the seed decides', '1 (derived)',
               Band((.8, 1.2), (.5, 1.5)), _at(f'{at}single.spread.share'), (1, 1)),
         _order(f'{kind}.start', f'{what}: with the same first weights leads vary less', start, seed, ''),
-        Claim(f'{kind}.left', f"{where} error of an ensemble, of a network's", '1 % (derived)',
-              Band((None, 10), (None, 25), '%'), _at(f'{at}ensemble.left'), (1, 1))]
+        Claim(f'{kind}.left', f"{where} error of an ensemble, of a network's", '2^(1 − members) (derived)',
+              Band((None, 10), (None, 25), '%'), _at(f'{at}ensemble.left'), (3, 6))]
     def order(a, b):
         better, worse = (f'{at}{o}.one' for o in (a, b))
         return _order(f'{kind}.{a}_{b}', f'{where} {a} beats {b}', better, worse)
     return claims + [order(*o) for o in ORDERS]
 
-# %% ../nbs/23_coverage.ipynb #b6490baf
+# %% ../nbs/23_coverage.ipynb #69976ee5
 def _claims():
     "Errors, probes, channels."
     seeds, start, wide = (f'overlap.{o}' for o in ('seeds', 'same_start', 'wide'))
@@ -414,12 +414,12 @@ def _claims():
         _order('channels.choice', 'different channels beat the same ones', f'{own}.ensemble.0', f'{same}.ensemble.0'),
         _order('channels.networks', "several networks' beat one's", f'{others}.ensemble.0', f'{own}.ensemble.0')]
 
-# %% ../nbs/23_coverage.ipynb #45dcaf7c
+# %% ../nbs/23_coverage.ipynb #f668804e
 CLAIMS = [*_claims(), Claim('planted.lottery', 'control: of a planted lottery one view is held', '100 % (made so)',
                             Band((80, 100), (50, 100), '%'), _at('views.same.planted.held.1'), (100, 100))]
 CLAIMS += [claim for kind, o in KINDS.items() for claim in _of_kind(kind, o[2])]
 
-# %% ../nbs/23_coverage.ipynb #577f2b4d
+# %% ../nbs/23_coverage.ipynb #a2677cfe
 WAYS = dict(own='#e69f00', same='#cc79a7', networks='#0072b2', untrained='#7f7f7f')
 LEADS = {'same.single': '#0072b2', 'paired.single': '#e69f00', 'cubed.single': '#009e73', 'same.planted': '#7f7f7f'}
 
@@ -444,7 +444,7 @@ def plot_coverage(ledger:dict, # as written to coverage.json
     for ax in (left, right): ax.legend(fontsize=7)
     return fig
 
-# %% ../nbs/23_coverage.ipynb #e5479fc5
+# %% ../nbs/23_coverage.ipynb #c3be4587
 PARTS = dict(overlap=_overlap, channels=_channels, views=_views)
 def _piece(settings, seed, device, tell, piece): return PARTS[piece](_Seed(settings, seed, device))
 
