@@ -8,7 +8,7 @@ __all__ = ['P', 'D', 'TARGETS', 'NOISE', 'CELLS', 'COLUMNS', 'VIEWS', 'DIGITS', 
            'balanced_rows', 'flip_labels', 'Cell', 'sample_cell', 'sample_views', 'GaussianPreset', 'measure',
            'controls_seed', 'gain', 'mean_gain', 'helped', 'gains_table', 'cells_table', 'read_paper', 'plot_gaussian']
 
-# %% ../nbs/21_controls.ipynb #40b0c70e
+# %% ../nbs/21_controls.ipynb #e81fdf53
 import csv, math
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,7 @@ from .resnet import seeded
 from .runs import Experiment
 from .trainer import Recipe, Stacked
 
-# %% ../nbs/21_controls.ipynb #82afa8a3
+# %% ../nbs/21_controls.ipynb #551e171f
 P, D = 8, 8                      # patches of an input, numbers of a patch
 TARGETS = ('linear', 'fc2', 'fc3', 'res3', 'conv2', 'conv3', 'resconv3')
 
@@ -40,7 +40,7 @@ class _Residual(nn.Sequential):
     "Layers, and their input again."
     def forward(self, x): return x + super().forward(x)
 
-# %% ../nbs/21_controls.ipynb #8cacdb51
+# %% ../nbs/21_controls.ipynb #591f376b
 def network(name:str,        # one of `TARGETS`
             classes:int=4,   # outputs
             width:int=64,    # of the hidden layers
@@ -59,7 +59,7 @@ def network(name:str,        # one of `TARGETS`
     last = P*D if name == 'linear' else P*channels if conv else width
     return nn.Sequential(*layers, nn.Linear(last, classes))
 
-# %% ../nbs/21_controls.ipynb #0185fb6c
+# %% ../nbs/21_controls.ipynb #4fdc475a
 def gaussian_inputs(n:int,        # inputs
                     generator,    # source of all randomness
                     centres=None, # of a mixture, (c, 8, 8); None: one Gaussian
@@ -74,7 +74,7 @@ def gaussian_inputs(n:int,        # inputs
 def _centres(seed, c=10):
     return math.sqrt(.5)*torch.randn(c, P, D, generator=generator(seed, 'centres'))
 
-# %% ../nbs/21_controls.ipynb #ac309e72
+# %% ../nbs/21_controls.ipynb #4b0efa60
 def random_target(name:str,         # structure, one of `TARGETS`
                   seed:int,         # draws the weights
                   x:torch.Tensor,   # inputs on which each output has the mean 0
@@ -90,7 +90,7 @@ def random_target(name:str,         # structure, one of `TARGETS`
     net[-1].bias -= net(x).mean(0)
     return net
 
-# %% ../nbs/21_controls.ipynb #751a4cab
+# %% ../nbs/21_controls.ipynb #3c533ff7
 def label_and_margin(net,            # the target
                      x:torch.Tensor, # inputs, (n, 8, 8)
                     )->tuple:        # labels (n,), margins (n,), at least 0
@@ -99,7 +99,7 @@ def label_and_margin(net,            # the target
     best, second = z.topk(2, -1).values.unbind(-1)
     return z.argmax(-1), best - second
 
-# %% ../nbs/21_controls.ipynb #891a1d0b
+# %% ../nbs/21_controls.ipynb #ec855cc0
 def balanced_rows(y:torch.Tensor, # labels, (N,)
                   n:int,          # rows wanted
                   classes:int,    # number of classes
@@ -112,7 +112,7 @@ def balanced_rows(y:torch.Tensor, # labels, (N,)
     if any(len(o) < w for o, w in zip(rows, want)): return None
     return torch.cat(rows).sort().values
 
-# %% ../nbs/21_controls.ipynb #f90a60a7
+# %% ../nbs/21_controls.ipynb #65646276
 def flip_labels(y:torch.Tensor, # labels, (n,)
                 share:float,    # of them that become wrong, in [0, 1]
                 classes:int,    # number of classes
@@ -126,7 +126,7 @@ def flip_labels(y:torch.Tensor, # labels, (n,)
     y[rows] = (y[rows] + other) % classes
     return y
 
-# %% ../nbs/21_controls.ipynb #0e1fe7d8
+# %% ../nbs/21_controls.ipynb #16664fad
 @dataclass(frozen=True)
 class Cell:
     "One problem of the paper's table."
@@ -145,7 +145,7 @@ NOISE = dict(nn='no noise', ln10='10 % noise')
 CELLS = [Cell(*o) for o in product(('without', 'with'), TARGETS, NOISE, ('unif', 'rej'), ('gauss', 'mix'))]
 COLUMNS = [o.column for o in CELLS[:8]]
 
-# %% ../nbs/21_controls.ipynb #ba68fbd5
+# %% ../nbs/21_controls.ipynb #f3b8ed23
 def sample_cell(cell:Cell, # which problem
                 n:int,     # samples
                 seed:int,  # draws centres, target and samples
@@ -169,7 +169,7 @@ def sample_cell(cell:Cell, # which problem
         return x[rows], y[rows]
     raise ValueError(f'{cell.row} {cell.column}: no {n} samples among {most*4096}, a class is too rare')
 
-# %% ../nbs/21_controls.ipynb #a48c1c43
+# %% ../nbs/21_controls.ipynb #a0df1c8e
 VIEWS = MultiView(k=4, P=P, d=D, s=2., mu=.5, rho=.05, Gamma=.4, sigma_p=.3, noise='gaussian')
 DIGITS = 200, 300                # training and validation images; the other 1297 are for the test
 
@@ -186,7 +186,7 @@ def sample_views(name:str,    # 'multi-view' or 'digits'
     rows = torch.cat(split(y, seed_of(seed, 'split'), DIGITS))[:n]
     return ((x - x.mean())/x.std())[rows,0], y[rows], 10
 
-# %% ../nbs/21_controls.ipynb #eab54c9d
+# %% ../nbs/21_controls.ipynb #ae1cc9d2
 LEARNERS = dict(linear='fc3', fc2='fc3', fc3='fc3', res3='res3', conv2='conv3', conv3='conv3', resconv3='resconv3')
 LR = dict(fc=.01, conv=.05)                  # of AdamW
 DECAYS = dict(fc=(0., 2., 4., 8.), conv=(0., 1., 2.))
@@ -205,14 +205,14 @@ class GaussianPreset:
     batch:int=100                 # samples a step
     width:int=64                  # of the learners' hidden layers
     channels:int=16               # of their convolutions
-    repeats:int=8                 # seeds
+    repeats:int=4                 # seeds
 
     def __post_init__(self):
         for o in self.targets: check_choice('target', o, TARGETS)
         sizes = dict(n=1, n_valid=1, n_test=1, steps=1, batch=1, repeats=1, members=2)
         for name, low in sizes.items(): check_number(name, getattr(self, name), low, whole=True)
 
-# %% ../nbs/21_controls.ipynb #c4dcc468
+# %% ../nbs/21_controls.ipynb #850d1921
 def _one(p, learner, make, data, labels, seed, decay, device):
     "Errors of networks with one weight decay: training, validation, single, ensemble, best member."
     batch, kind = min(p.batch, len(data)), 'conv' if 'conv' in learner else 'fc'
@@ -224,7 +224,7 @@ def _one(p, learner, make, data, labels, seed, decay, device):
     both = error_rate(average_logits(F['test']), labels['test'])
     return [o.mean().item() for o in (train, valid, test, both, test.min())]
 
-# %% ../nbs/21_controls.ipynb #f5b553df
+# %% ../nbs/21_controls.ipynb #25e4e68a
 def measure(p:GaussianPreset,  # sizes
             learner:str,       # one of `TARGETS`
             x:torch.Tensor,    # inputs of all parts, (N, 8, 8)
@@ -248,7 +248,7 @@ def measure(p:GaussianPreset,  # sizes
     train, valid, single, ensemble, best = right.T.tolist()
     return dict(chosen=valid.index(max(valid)), train=train, single=single, ensemble=ensemble, best=best)
 
-# %% ../nbs/21_controls.ipynb #9ba1f9e2
+# %% ../nbs/21_controls.ipynb #3c9ba214
 def _pieces(preset):
     "Names of the pieces of a seed: rows of the table, and data with views."
     return [*dict.fromkeys(o.row for o in CELLS if o.target in preset.targets), *preset.views]
@@ -265,7 +265,7 @@ def _problems(preset, seed, piece):
     for learner, noise in product(dict.fromkeys(LEARNERS[o] for o in preset.targets), NOISE):
         yield f'{noise}_{learner}', learner, data, sizes, noise
 
-# %% ../nbs/21_controls.ipynb #7fcdde62
+# %% ../nbs/21_controls.ipynb #0c6b1404
 def controls_seed(preset:GaussianPreset, # sizes
                   seed:int,         # decides everything
                   device='cpu',     # where to train
@@ -280,7 +280,7 @@ def controls_seed(preset:GaussianPreset, # sizes
         found[name] = measure(preset, learner, *data, sizes, share, draws, device)
     return found
 
-# %% ../nbs/21_controls.ipynb #9c135517
+# %% ../nbs/21_controls.ipynb #0b08dfdb
 def gain(cell:dict,        # what `measure` gives
          kind:str='tuned', # 'tuned', 'untuned' (no decay), 'best' (over the best member), 'instead'
         )->float:          # points
@@ -289,7 +289,7 @@ def gain(cell:dict,        # what `measure` gives
     over = dict(tuned=cell['single'][i], untuned=cell['single'][0], best=cell['best'][i], instead=cell['single'][i])
     return cell['ensemble'][j] - over[check_choice('kind of gain', kind, over)]
 
-# %% ../nbs/21_controls.ipynb #18247489
+# %% ../nbs/21_controls.ipynb #4189f670
 _MEANS = 'all', *NOISE.values(), 'without margin', 'with margin'
 GROUPS = *_MEANS, *TARGETS
 PAPER = dict(zip(GROUPS, (-.6, -.52, -.68, -.52, -.68, -.67, -1.99, -.09, -.91, -.32, -.01, -.21)))
@@ -303,7 +303,7 @@ def _in_group(row, group):
     found = [row.get(o.row, {}).get(o.column) for o in CELLS if _belongs(o, group)]
     return [o for o in found if o]
 
-# %% ../nbs/21_controls.ipynb #7653280b
+# %% ../nbs/21_controls.ipynb #1795ee54
 def mean_gain(group:str,        # one of `GROUPS`, 'multi-view' or 'digits'
               kind:str='tuned', # as for `gain`
              ):                 # function of a repeat's row → points, or None
@@ -312,7 +312,7 @@ def mean_gain(group:str,        # one of `GROUPS`, 'multi-view' or 'digits'
     def value(row): return _mean([gain(o, kind) for o in _in_group(row, group)])
     return value
 
-# %% ../nbs/21_controls.ipynb #0d59fa24
+# %% ../nbs/21_controls.ipynb #2e60a53d
 def _points(cells): return _mean([gain(o) for o in cells])
 
 def _share(cells):
@@ -332,9 +332,9 @@ def _gain_of(cell):
     def value(row): return _points([o for o in [row.get(cell.row, {}).get(cell.column)] if o])
     return value
 
-# %% ../nbs/21_controls.ipynb #41959d59
+# %% ../nbs/21_controls.ipynb #65c38bb0
 _VIEWS = 'multi-view', 'digits'
-def _said(group): return f'{PAPER[group]:+.2g}'.replace('-', '−')
+def _said(group): return f'{PAPER[group]:+g}'.replace('-', '−')
 
 def _little(id, said, kind):
     rule = Band((None, .5), unit='points')
@@ -352,7 +352,7 @@ CLAIMS = [
     *(Claim(f'cell.{o.row}-{o.column}', f'{o.row} {o.column}: an ensemble gains at most 0.9 points', '−4.3 to +0.9',
             Band((None, .9), unit='points'), _gain_of(o), (-4.3, .9)) for o in CELLS)]
 
-# %% ../nbs/21_controls.ipynb #c0ab5a45
+# %% ../nbs/21_controls.ipynb #2b9a6273
 def helped(rows:list, # one a repeat
           )->list:    # of `Cell`
     "Cells whose gain lies above 0, corrected for the number of cells (Holm)."
@@ -361,7 +361,7 @@ def helped(rows:list, # one a repeat
     clear = {o['id'] for o in found if o['verdict'] == 'reproduced'}
     return [o for o in CELLS if f'{o.row}.{o.column}' in clear]
 
-# %% ../nbs/21_controls.ipynb #decdee1f
+# %% ../nbs/21_controls.ipynb #99efaadc
 def _accuracy(cells, key): return f"{_mean([o[key][o['chosen']] for o in cells]):.1f}"
 
 def gains_table(ledger:dict,         # of the run
@@ -382,7 +382,7 @@ def gains_table(ledger:dict,         # of the run
             'cells with a gain', 'over the best member', 'without decay', 'without decay, over a tuned single']
     return table(head, lines, markdown)
 
-# %% ../nbs/21_controls.ipynb #237a96ff
+# %% ../nbs/21_controls.ipynb #a5d50d49
 def cells_table(ledger:dict,         # of the run
                 markdown:bool=False, # for the docs
                 keys:tuple=('single', 'ensemble'), # what to show: 'train', 'single', 'ensemble', 'best'
@@ -396,7 +396,7 @@ def cells_table(ledger:dict,         # of the run
         lines[o.row].append('/'.join([_accuracy(found, key) for key in keys]))
     return table(['margin-target', *dict.fromkeys(o.column for o in there)], list(lines.values()), markdown)
 
-# %% ../nbs/21_controls.ipynb #5f67a419
+# %% ../nbs/21_controls.ipynb #206f9692
 def read_paper(path, # a table like results/paper_gaussian_table.tsv
               )->dict: # cell → (single, ensemble), accuracies in %
     "The paper's table; a cell of it reads single/ensemble. Raises `ValueError` if one is missing."
@@ -406,13 +406,13 @@ def read_paper(path, # a table like results/paper_gaussian_table.tsv
     except (KeyError, ValueError) as e:
         raise ValueError(f'{str(path)!r} must have single/ensemble for all 112 cells ({e})') from None
 
-# %% ../nbs/21_controls.ipynb #81c11ec3
+# %% ../nbs/21_controls.ipynb #4b616a3f
 STYLE = dict(nn=('#0072b2', 'o', 'right labels'), ln10=('#d55e00', 's', '10 % of the training labels wrong'),
              paper=('#777777', 'x', 'paper'))            # colours that the colour-blind can tell apart
 
 def _point(ax, at, values, of):
     (mean, half), (colour, shape, name) = mean_half(values), STYLE[of]
-    ax.errorbar(at, mean, yerr=half, fmt=shape, ms=4, capsize=2, color=colour, label=name)
+    ax.errorbar(at, mean, yerr=half, fmt=shape, ms=4, capsize=2*(half > 0), color=colour, label=name)
 
 def _cells_axis(ax, rows, margin, paper):
     "Gains of the cells of one margin, target by target, beside the paper's."
@@ -432,13 +432,13 @@ def _views_axis(ax, rows, name):
     ax.set_xticks([3*i + .5 for i, _ in enumerate(learners)], learners)
     ax.set(title=f'with views: {name}')
 
-# %% ../nbs/21_controls.ipynb #c5ae73b7
+# %% ../nbs/21_controls.ipynb #2ecd36d1
 def plot_gaussian(ledger:dict,     # of the run
                   paper:dict=None, # the paper's table, from `read_paper`, drawn as crosses
                  ):                # matplotlib figure
     "Gains of all cells without and with margin, and on data with views; mean and 95 % interval over repeats."
     import matplotlib.pyplot as plt
-    fig, axs = plt.subplots(2, 2, figsize=(12,6), sharey='col', layout='constrained', facecolor='w',
+    fig, axs = plt.subplots(2, 2, figsize=(12,6), sharey=True, layout='constrained', facecolor='w',
                             gridspec_kw=dict(width_ratios=(3, 1)))
     rows = ledger['seeds']
     for ax, margin in zip(axs[:,0], ('without', 'with')): _cells_axis(ax, rows, margin, paper)
@@ -448,7 +448,7 @@ def plot_gaussian(ledger:dict,     # of the run
     axs[0,0].legend(shown.values(), shown, fontsize=8, ncols=3)
     return fig
 
-# %% ../nbs/21_controls.ipynb #1d39e5a0
+# %% ../nbs/21_controls.ipynb #1235d536
 PRESETS = dict(default=GaussianPreset(),
     quick=GaussianPreset(('fc2', 'conv2'), ('nn_unif_gauss', 'ln10_unif_gauss'), ('digits',), members=5, repeats=2),
     paper=GaussianPreset(n=10_000, n_test=20_000, steps=1000, width=256, channels=64, repeats=20))
