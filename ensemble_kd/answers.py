@@ -7,7 +7,7 @@ __all__ = ['WORTH', 'ENOUGH', 'column_measures', 'between_members', 'to_teacher'
            'effect', 'kept', 'answer', 'errors_table', 'measures_table', 'differences_table', 'cost_table',
            'plot_study']
 
-# %% ../nbs/16_answers.ipynb #c1dcb272
+# %% ../nbs/16_answers.ipynb #51c85b36
 from dataclasses import dataclass
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from .ensemble import (average_logits, best_temperature, brier, disagreement, er
                                   error_rate, measures)
 from .self_distill import COLOURS, COLUMNS, lessons
 
-# %% ../nbs/16_answers.ipynb #cb3b2fbf
+# %% ../nbs/16_answers.ipynb #48e737e4
 def _of_classes(z, y, valid, y_valid):
     "Measures of one classifier."
     T = best_temperature(valid, y_valid)
@@ -40,7 +40,7 @@ def column_measures(parts, # 'valid' and 'test' → outputs (L, n, k)
     else: rows = [_of_classes(z, y, v, y_valid) for z, v in zip(parts['test'], parts['valid'])]
     return {k: float(np.mean([o[k] for o in rows])) for k in rows[0]}
 
-# %% ../nbs/16_answers.ipynb #3fba74b7
+# %% ../nbs/16_answers.ipynb #82e10bb0
 def between_members(F:torch.Tensor, # outputs of the networks on the test data, (L, n, k)
                     y:torch.Tensor, # labels, (n,), or targets, (n, k)
                    )->dict:         # 'disagreement' in %, or 'spread'; 'error_correlation'
@@ -50,7 +50,7 @@ def between_members(F:torch.Tensor, # outputs of the networks on the test data, 
     apart = torch.pdist(F.flatten(1)).mean().item() / F[0].numel()**.5 if values else 100*disagreement(F).item()
     return {'spread' if values else 'disagreement': apart, 'error_correlation': error_correlation(F, y)}
 
-# %% ../nbs/16_answers.ipynb #d74bb3b0
+# %% ../nbs/16_answers.ipynb #5b2adc22
 def to_teacher(F:torch.Tensor, # outputs of students on the test data, (S, n, k)
                G:torch.Tensor, # their teacher's, (n, k), or one each, (S, n, k)
                classes:bool,   # are they logits?
@@ -62,7 +62,7 @@ def to_teacher(F:torch.Tensor, # outputs of students on the test data, (S, n, k)
     kl = (p.exp()*(p-q)).sum(-1).mean().item()
     return dict(agreement=100*(F.argmax(-1) == G.argmax(-1)).double().mean().item(), kl=kl)
 
-# %% ../nbs/16_answers.ipynb #7b41a0cb
+# %% ../nbs/16_answers.ipynb #52ca1365
 def errors_by_size(F:torch.Tensor, # outputs of the members on the test data, (L, n, k)
                    y:torch.Tensor, # labels, (n,), or targets, (n, k)
                   )->list:         # error of ensembles of 1, 2, …, L members
@@ -71,7 +71,7 @@ def errors_by_size(F:torch.Tensor, # outputs of the members on the test data, (L
     def mean(K): return float(np.mean([error(average_logits(F.roll(-i, 0)[:K])) for i in range(len(F))]))
     return [mean(K) for K in range(1, len(F)+1)]
 
-# %% ../nbs/16_answers.ipynb #7cf1208f
+# %% ../nbs/16_answers.ipynb #3e2283f3
 def measured(columns, # column → part → outputs (L, n, k), from `five_columns`
              truth,   # part → labels (n,), or targets (n, k); 'valid' and 'test'
              who=None,# which student each network of 'self_kd' is; by default the first ones
@@ -90,7 +90,7 @@ def measured(columns, # column → part → outputs (L, n, k), from `five_column
     sizes = errors_by_size(F, y)
     return dict(error=error, measures=each, teacher=found, between=between, by_size=sizes)
 
-# %% ../nbs/16_answers.ipynb #bd97d318
+# %% ../nbs/16_answers.ipynb #bf75e62a
 def gain(better:str,        # column
          over:str='single', # column that it is compared with
         ):                  # function of a repeat's row → points, None where a column is missing
@@ -100,7 +100,7 @@ def gain(better:str,        # column
         return e[over] - e[better] if better in e and over in e else None
     return value
 
-# %% ../nbs/16_answers.ipynb #85d3eeb8
+# %% ../nbs/16_answers.ipynb #12e771d7
 WORTH, ENOUGH = 1/20, 3 # of a single network's error; repeats
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Effect:
     unit:str     # 'points' or '%'
     def __str__(self): return plus_minus(abs(self.mean), self.ci, self.unit)
 
-# %% ../nbs/16_answers.ipynb #65859384
+# %% ../nbs/16_answers.ipynb #125cc433
 def _verdict(ci, little):
     "What an interval says of a gain, of which up to `little` is of no worth."
     if ci is None: return 'unknown'
@@ -134,7 +134,7 @@ def effect(rows,           # of the ledger
     verdict = _verdict(ci, little) if len(rows) >= ENOUGH else 'unknown'
     return Effect(mean, ci, verdict, '%' if relative else 'points')
 
-# %% ../nbs/16_answers.ipynb #c17fd398
+# %% ../nbs/16_answers.ipynb #f27e746a
 def kept(part,  # gains of the student, one a repeat
          whole, # gains of the ensemble, likewise
         )->tuple: # share, (low, high); None if the gain of the ensemble is not clearly above zero
@@ -151,7 +151,7 @@ def kept(part,  # gains of the student, one a repeat
     root = max(0., B*B - A*C)**.5
     return a.mean()/b.mean(), ((B-root)/A, (B+root)/A)
 
-# %% ../nbs/16_answers.ipynb #c3314e98
+# %% ../nbs/16_answers.ipynb #9eda0b32
 _SHARES = {2: 'half', 3: 'a third', 4: 'a quarter', 5: 'a fifth', 6: 'a sixth', 8: 'an eighth', 10: 'a tenth'}
 _NUMBERS = 'zero one two three four five six seven eight nine ten'.split()
 
@@ -173,7 +173,7 @@ def _said(e, who):
     between = f'{plus_minus(e.mean, e.ci, e.unit)}'
     return f'whether {who} helps, this study cannot tell ({between})'
 
-# %% ../nbs/16_answers.ipynb #a1ab96fc
+# %% ../nbs/16_answers.ipynb #751c9d3b
 def _capital(text): return text[:1].upper() + text[1:]
 
 def _student(rows, e, whole, members):
@@ -194,7 +194,7 @@ def _best_alone(rows, relative):
     for o in clear:                                        # in the order of what they cost
         if o == best or effect(rows, best, o, relative).verdict != 'helps': return o
 
-# %% ../nbs/16_answers.ipynb #d5d6c5d1
+# %% ../nbs/16_answers.ipynb #f96cf276
 _DO = dict(kd='the student of the ensemble', self_kd='a student of another single network',
            smoothing='label smoothing, with the strength chosen here')
 
@@ -210,9 +210,11 @@ def _advice(rows, effects, members, relative):
     over = effect(rows, 'ensemble', best, relative)
     if whole.verdict == 'helps' and over.verdict == 'helps':
         return f'So run the ensemble if {times} is worth another {over}; for one network use {_DO[best]}.'
-    return f'So use {_DO[best]}: the ensemble is not clearly better, at {times}.'
+    if over.verdict == 'unknown':
+        return f'So use {_DO[best]}; whether the ensemble is better, at {times}, more repeats would tell.'
+    return f'So use {_DO[best]}: the ensemble is not better, at {times}.'
 
-# %% ../nbs/16_answers.ipynb #0a5846b7
+# %% ../nbs/16_answers.ipynb #8a1b97c2
 def answer(ledger:dict, # of a study: 'rows' and 'config'
           )->str:       # a paragraph
     "The study in plain words, each of which follows from an interval."
@@ -232,7 +234,7 @@ def answer(ledger:dict, # of a study: 'rows' and 'config'
     rest = [f'{_capital(said[o])}.' for o in names if o not in ('ensemble', 'kd')]
     return ' '.join([first, *rest, _advice(rows, effects, members, relative)])
 
-# %% ../nbs/16_answers.ipynb #d2ab4942
+# %% ../nbs/16_answers.ipynb #f876ba39
 def _order(rows):
     "The columns that all rows have, the paper's first, then controls."
     everywhere = set.intersection(*({*r['error']} for r in rows))
@@ -244,7 +246,7 @@ def _over(rows, get, unit=''):
     values = [o for o in values if o is not None]
     return plus_minus(*mean_ci(values), unit) if values else '–'
 
-# %% ../nbs/16_answers.ipynb #980ac572
+# %% ../nbs/16_answers.ipynb #44fe1081
 def errors_table(rows:list,           # of the ledger, one a repeat
                  markdown:bool=False, # for the docs
                 )->str:               # one line per column
@@ -252,7 +254,7 @@ def errors_table(rows:list,           # of the ledger, one a repeat
     lines = [[name, _over(rows, lambda r: r['error'][name], '%')] for name in _order(rows)]
     return table(['column', 'test error, mean ± 95 % CI'], lines, markdown)
 
-# %% ../nbs/16_answers.ipynb #e2ead5d8
+# %% ../nbs/16_answers.ipynb #b841c8f0
 _HEADS = dict(error='test error, %', nll='NLL, nats', brier='Brier', ece='ECE, %', nll_scaled='NLL, scaled',
               brier_scaled='Brier, scaled', ece_scaled='ECE, scaled, %', r2='R²')
 
@@ -266,7 +268,7 @@ def measures_table(rows:list,           # of the ledger
     def line(c): return [c, *(_over(rows, lambda r: r['measures'][c][o]) for o in names)]
     return table(['column', *(heads[o] for o in names)], [line(c) for c in _order(rows)], markdown)
 
-# %% ../nbs/16_answers.ipynb #03327e64
+# %% ../nbs/16_answers.ipynb #e6758ba2
 _APART = dict(disagreement='disagreement, %', spread='distance', error_correlation='error correlation')
 _FOLLOWS = dict(agreement='agrees with its teacher, %', kl='KL from it, nats', distance='distance from its teacher')
 
@@ -282,7 +284,7 @@ def differences_table(rows:list,           # of the ledger
     heads = [*(_APART[o] for o in apart), *(_FOLLOWS[o] for o in follows)]
     return table(['column', *heads], [line(c) for c in columns], markdown)
 
-# %% ../nbs/16_answers.ipynb #a2ca02ec
+# %% ../nbs/16_answers.ipynb #6838693c
 def cost_table(ledger:dict,         # of a study, with 'cost'
                markdown:bool=False, # for the docs
               )->str:               # one line per size of the ensemble
@@ -297,7 +299,7 @@ def cost_table(ledger:dict,         # of a study, with 'cost'
     heads = ['networks', 'test error', 'gain over one', 'parameters', 'MiB', 'ms per 1,000 predictions', 's to train']
     return table(heads, [line(K+1) for K in range(len(rows[0]['by_size']))], markdown)
 
-# %% ../nbs/16_answers.ipynb #73d3eafb
+# %% ../nbs/16_answers.ipynb #2f4b4365
 def plot_study(rows:list,         # of the ledger, one a repeat
                relative:bool=False, # a regression: gains in % of the single networks' error
               ):                  # a matplotlib figure
@@ -310,7 +312,7 @@ def plot_study(rows:list,         # of the ledger, one a repeat
     if sizes: _plot_sizes(axs[0, 1], rows, relative)
     return fig
 
-# %% ../nbs/16_answers.ipynb #88456539
+# %% ../nbs/16_answers.ipynb #73d19a0f
 def _scaled(values, rows, relative):
     return [100*v/r['error']['single'] if relative else v for v, r in zip(values, rows)]
 
