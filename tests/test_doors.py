@@ -4,8 +4,8 @@ from functools import partial
 from pathlib import Path
 import pytest, torch
 from torch import nn
-from ensemble_kd import cifar, claims, core, data, distill, ensemble, files, inputs, model, ntk, runs
-from ensemble_kd import self_distill, studies, theory, train, trainer, views
+from ensemble_kd import cifar, claims, conditions, core, data, distill, ensemble, files, inputs, model, ntk, runs
+from ensemble_kd import generations, lottery, self_distill, studies, theory, train, trainer, views, why
 
 NAN, K = math.nan, 3
 dist = data.MultiView(k=K, P=8, d=12, s=1.)
@@ -377,8 +377,32 @@ VIEWS = [
     (lambda: picture(0, seed=-1), 'a seed must be'),
     (lambda: picture(4), 'the channel of layer')]
 
+one = dist.sample(9, g(), single=True)
+small = theory.Preset(dist, 9, (), m=2, members=2, max_steps=1, n_test=4, compiled=False)
+WHY = [
+    (lambda: lottery.error_by_view(F, some, held), 'single-view data are needed'),
+    (lambda: lottery.error_by_view(F, one, held[:1]), 'views that the members hold must be (2, 3, 2)'),
+    (lambda: lottery.advantage(strength, some, 2), 'no race below 3'),
+    (lambda: lottery.advantage(strength[:,:2], some, 3), 'view strengths must be (L, 3, 2)'),
+    (lambda: lottery.advantage(strength, one, 3), 'multi-view samples that show both views'),
+    (lambda: lottery.race_times(w, some, 0.), 'goal must be'),
+    (lambda: lottery.race_times(w, some, 1., q=2), 'no race below 3'),
+    (lambda: lottery.limit([1, 2], [1, 2]), 'three different sizes'),
+    (lambda: lottery.limit([1, 2, 3], [1, 2]), 'an error for each'),
+    (lambda: generations.generations(small, 0, n=0), 'n, generations, must be'),
+    (lambda: generations.generations(small, 0, fresh=False, networks=1), 'a neighbour teaches'),
+    (lambda: conditions.changed(small, 'luck'), 'expected one of regime'),
+    (lambda: conditions.Way(batch=0), 'batch must be'),
+    (lambda: conditions.Way(dropout=1.), 'dropout, below 1, must be'),
+    (lambda: conditions.Way(crop=0.), 'crop must be'),
+    (lambda: conditions.Way(lr=NAN), 'lr must be'),
+    (lambda: why.ask('luck'), 'expected one of mechanism'),
+    (lambda: why.ask('lottery', 'huge'), 'expected one of default'),
+    (lambda: why.ask('lottery', 'quick', seed=-1), 'seed must be')]
+
 TABLES = dict(data=DATA, model=MODEL, train=TRAIN, ensemble=ENSEMBLE, distill=DISTILL, self_distill=SELF_DISTILL,
-              claims=CLAIMS, runs=RUNS, theory=THEORY, ntk=NTK, trainer=TRAINER, study=STUDY, views=VIEWS)
+              claims=CLAIMS, runs=RUNS, theory=THEORY, ntk=NTK, trainer=TRAINER, study=STUDY, views=VIEWS,
+              why=WHY)
 ROWS = [pytest.param(*row, id=f'{name}-{row[1]}') for name, rows in TABLES.items() for row in rows]
 
 @pytest.mark.parametrize('call, says', ROWS)
