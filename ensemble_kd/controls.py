@@ -8,7 +8,7 @@ __all__ = ['P', 'D', 'TARGETS', 'NOISE', 'CELLS', 'COLUMNS', 'VIEWS', 'DIGITS', 
            'balanced_rows', 'flip_labels', 'Cell', 'sample_cell', 'sample_views', 'GaussianPreset', 'measure',
            'controls_seed', 'gain', 'mean_gain', 'helped', 'gains_table', 'cells_table', 'read_paper', 'plot_gaussian']
 
-# %% ../nbs/21_controls.ipynb #e81fdf53
+# %% ../nbs/21_controls.ipynb #48882665
 import csv, math
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,7 @@ from .resnet import seeded
 from .runs import Experiment
 from .trainer import Recipe, Stacked
 
-# %% ../nbs/21_controls.ipynb #551e171f
+# %% ../nbs/21_controls.ipynb #dba4cad1
 P, D = 8, 8                      # patches of an input, numbers of a patch
 TARGETS = ('linear', 'fc2', 'fc3', 'res3', 'conv2', 'conv3', 'resconv3')
 
@@ -40,7 +40,7 @@ class _Residual(nn.Sequential):
     "Layers, and their input again."
     def forward(self, x): return x + super().forward(x)
 
-# %% ../nbs/21_controls.ipynb #591f376b
+# %% ../nbs/21_controls.ipynb #348036ad
 def network(name:str,        # one of `TARGETS`
             classes:int=4,   # outputs
             width:int=64,    # of the hidden layers
@@ -59,7 +59,7 @@ def network(name:str,        # one of `TARGETS`
     last = P*D if name == 'linear' else P*channels if conv else width
     return nn.Sequential(*layers, nn.Linear(last, classes))
 
-# %% ../nbs/21_controls.ipynb #4fdc475a
+# %% ../nbs/21_controls.ipynb #f5432ea9
 def gaussian_inputs(n:int,        # inputs
                     generator,    # source of all randomness
                     centres=None, # of a mixture, (c, 8, 8); None: one Gaussian
@@ -74,7 +74,7 @@ def gaussian_inputs(n:int,        # inputs
 def _centres(seed, c=10):
     return math.sqrt(.5)*torch.randn(c, P, D, generator=generator(seed, 'centres'))
 
-# %% ../nbs/21_controls.ipynb #4b0efa60
+# %% ../nbs/21_controls.ipynb #e3360e24
 def random_target(name:str,         # structure, one of `TARGETS`
                   seed:int,         # draws the weights
                   x:torch.Tensor,   # inputs on which each output has the mean 0
@@ -90,7 +90,7 @@ def random_target(name:str,         # structure, one of `TARGETS`
     net[-1].bias -= net(x).mean(0)
     return net
 
-# %% ../nbs/21_controls.ipynb #3c533ff7
+# %% ../nbs/21_controls.ipynb #8638539f
 def label_and_margin(net,            # the target
                      x:torch.Tensor, # inputs, (n, 8, 8)
                     )->tuple:        # labels (n,), margins (n,), at least 0
@@ -99,7 +99,7 @@ def label_and_margin(net,            # the target
     best, second = z.topk(2, -1).values.unbind(-1)
     return z.argmax(-1), best - second
 
-# %% ../nbs/21_controls.ipynb #ec855cc0
+# %% ../nbs/21_controls.ipynb #dcb7281f
 def balanced_rows(y:torch.Tensor, # labels, (N,)
                   n:int,          # rows wanted
                   classes:int,    # number of classes
@@ -112,7 +112,7 @@ def balanced_rows(y:torch.Tensor, # labels, (N,)
     if any(len(o) < w for o, w in zip(rows, want)): return None
     return torch.cat(rows).sort().values
 
-# %% ../nbs/21_controls.ipynb #65646276
+# %% ../nbs/21_controls.ipynb #1ab4e8b4
 def flip_labels(y:torch.Tensor, # labels, (n,)
                 share:float,    # of them that become wrong, in [0, 1]
                 classes:int,    # number of classes
@@ -126,7 +126,7 @@ def flip_labels(y:torch.Tensor, # labels, (n,)
     y[rows] = (y[rows] + other) % classes
     return y
 
-# %% ../nbs/21_controls.ipynb #16664fad
+# %% ../nbs/21_controls.ipynb #6e844a71
 @dataclass(frozen=True)
 class Cell:
     "One problem of the paper's table."
@@ -145,7 +145,7 @@ NOISE = dict(nn='no noise', ln10='10 % noise')
 CELLS = [Cell(*o) for o in product(('without', 'with'), TARGETS, NOISE, ('unif', 'rej'), ('gauss', 'mix'))]
 COLUMNS = [o.column for o in CELLS[:8]]
 
-# %% ../nbs/21_controls.ipynb #f3b8ed23
+# %% ../nbs/21_controls.ipynb #26b8cffa
 def sample_cell(cell:Cell, # which problem
                 n:int,     # samples
                 seed:int,  # draws centres, target and samples
@@ -169,7 +169,7 @@ def sample_cell(cell:Cell, # which problem
         return x[rows], y[rows]
     raise ValueError(f'{cell.row} {cell.column}: no {n} samples among {most*4096}, a class is too rare')
 
-# %% ../nbs/21_controls.ipynb #a0df1c8e
+# %% ../nbs/21_controls.ipynb #8f45a953
 VIEWS = MultiView(k=4, P=P, d=D, s=2., mu=.5, rho=.05, Gamma=.4, sigma_p=.3, noise='gaussian')
 DIGITS = 200, 300                # training and validation images; the other 1297 are for the test
 
@@ -186,7 +186,7 @@ def sample_views(name:str,    # 'multi-view' or 'digits'
     rows = torch.cat(split(y, seed_of(seed, 'split'), DIGITS))[:n]
     return ((x - x.mean())/x.std())[rows,0], y[rows], 10
 
-# %% ../nbs/21_controls.ipynb #ae1cc9d2
+# %% ../nbs/21_controls.ipynb #48ba1140
 LEARNERS = dict(linear='fc3', fc2='fc3', fc3='fc3', res3='res3', conv2='conv3', conv3='conv3', resconv3='resconv3')
 LR = dict(fc=.01, conv=.05)                  # of AdamW
 DECAYS = dict(fc=(0., 2., 4., 8.), conv=(0., 1., 2.))
@@ -212,7 +212,7 @@ class GaussianPreset:
         sizes = dict(n=1, n_valid=1, n_test=1, steps=1, batch=1, repeats=1, members=2)
         for name, low in sizes.items(): check_number(name, getattr(self, name), low, whole=True)
 
-# %% ../nbs/21_controls.ipynb #850d1921
+# %% ../nbs/21_controls.ipynb #cf39e206
 def _one(p, learner, make, data, labels, seed, decay, device):
     "Errors of networks with one weight decay: training, validation, single, ensemble, best member."
     batch, kind = min(p.batch, len(data)), 'conv' if 'conv' in learner else 'fc'
@@ -224,7 +224,7 @@ def _one(p, learner, make, data, labels, seed, decay, device):
     both = error_rate(average_logits(F['test']), labels['test'])
     return [o.mean().item() for o in (train, valid, test, both, test.min())]
 
-# %% ../nbs/21_controls.ipynb #25e4e68a
+# %% ../nbs/21_controls.ipynb #b6239f7a
 def measure(p:GaussianPreset,  # sizes
             learner:str,       # one of `TARGETS`
             x:torch.Tensor,    # inputs of all parts, (N, 8, 8)
@@ -248,7 +248,7 @@ def measure(p:GaussianPreset,  # sizes
     train, valid, single, ensemble, best = right.T.tolist()
     return dict(chosen=valid.index(max(valid)), train=train, single=single, ensemble=ensemble, best=best)
 
-# %% ../nbs/21_controls.ipynb #3c9ba214
+# %% ../nbs/21_controls.ipynb #35c8417b
 def _pieces(preset):
     "Names of the pieces of a seed: rows of the table, and data with views."
     return [*dict.fromkeys(o.row for o in CELLS if o.target in preset.targets), *preset.views]
@@ -265,7 +265,7 @@ def _problems(preset, seed, piece):
     for learner, noise in product(dict.fromkeys(LEARNERS[o] for o in preset.targets), NOISE):
         yield f'{noise}_{learner}', learner, data, sizes, noise
 
-# %% ../nbs/21_controls.ipynb #0c6b1404
+# %% ../nbs/21_controls.ipynb #bbf976b1
 def controls_seed(preset:GaussianPreset, # sizes
                   seed:int,         # decides everything
                   device='cpu',     # where to train
@@ -280,7 +280,7 @@ def controls_seed(preset:GaussianPreset, # sizes
         found[name] = measure(preset, learner, *data, sizes, share, draws, device)
     return found
 
-# %% ../nbs/21_controls.ipynb #0b08dfdb
+# %% ../nbs/21_controls.ipynb #3dc12932
 def gain(cell:dict,        # what `measure` gives
          kind:str='tuned', # 'tuned', 'untuned' (no decay), 'best' (over the best member), 'instead'
         )->float:          # points
@@ -289,7 +289,7 @@ def gain(cell:dict,        # what `measure` gives
     over = dict(tuned=cell['single'][i], untuned=cell['single'][0], best=cell['best'][i], instead=cell['single'][i])
     return cell['ensemble'][j] - over[check_choice('kind of gain', kind, over)]
 
-# %% ../nbs/21_controls.ipynb #4189f670
+# %% ../nbs/21_controls.ipynb #cbda91e5
 _MEANS = 'all', *NOISE.values(), 'without margin', 'with margin'
 GROUPS = *_MEANS, *TARGETS
 PAPER = dict(zip(GROUPS, (-.6, -.52, -.68, -.52, -.68, -.67, -1.99, -.09, -.91, -.32, -.01, -.21)))
@@ -303,7 +303,7 @@ def _in_group(row, group):
     found = [row.get(o.row, {}).get(o.column) for o in CELLS if _belongs(o, group)]
     return [o for o in found if o]
 
-# %% ../nbs/21_controls.ipynb #1795ee54
+# %% ../nbs/21_controls.ipynb #fdc80070
 def mean_gain(group:str,        # one of `GROUPS`, 'multi-view' or 'digits'
               kind:str='tuned', # as for `gain`
              ):                 # function of a repeat's row → points, or None
@@ -312,7 +312,7 @@ def mean_gain(group:str,        # one of `GROUPS`, 'multi-view' or 'digits'
     def value(row): return _mean([gain(o, kind) for o in _in_group(row, group)])
     return value
 
-# %% ../nbs/21_controls.ipynb #2e60a53d
+# %% ../nbs/21_controls.ipynb #ad79e770
 def _points(cells): return _mean([gain(o) for o in cells])
 
 def _share(cells):
@@ -332,7 +332,7 @@ def _gain_of(cell):
     def value(row): return _points([o for o in [row.get(cell.row, {}).get(cell.column)] if o])
     return value
 
-# %% ../nbs/21_controls.ipynb #65c38bb0
+# %% ../nbs/21_controls.ipynb #5d36b4f8
 _VIEWS = 'multi-view', 'digits'
 def _said(group): return f'{PAPER[group]:+g}'.replace('-', '−')
 
@@ -352,7 +352,7 @@ CLAIMS = [
     *(Claim(f'cell.{o.row}-{o.column}', f'{o.row} {o.column}: an ensemble gains at most 0.9 points', '−4.3 to +0.9',
             Band((None, .9), unit='points'), _gain_of(o), (-4.3, .9)) for o in CELLS)]
 
-# %% ../nbs/21_controls.ipynb #2b9a6273
+# %% ../nbs/21_controls.ipynb #b4c366ff
 def helped(rows:list, # one a repeat
           )->list:    # of `Cell`
     "Cells whose gain lies above 0, corrected for the number of cells (Holm)."
@@ -361,7 +361,7 @@ def helped(rows:list, # one a repeat
     clear = {o['id'] for o in found if o['verdict'] == 'reproduced'}
     return [o for o in CELLS if f'{o.row}.{o.column}' in clear]
 
-# %% ../nbs/21_controls.ipynb #99efaadc
+# %% ../nbs/21_controls.ipynb #00a7f7ac
 def _accuracy(cells, key): return f"{_mean([o[key][o['chosen']] for o in cells]):.1f}"
 
 def gains_table(ledger:dict,         # of the run
@@ -382,7 +382,7 @@ def gains_table(ledger:dict,         # of the run
             'cells with a gain', 'over the best member', 'without decay', 'without decay, over a tuned single']
     return table(head, lines, markdown)
 
-# %% ../nbs/21_controls.ipynb #a5d50d49
+# %% ../nbs/21_controls.ipynb #08fe7bca
 def cells_table(ledger:dict,         # of the run
                 markdown:bool=False, # for the docs
                 keys:tuple=('single', 'ensemble'), # what to show: 'train', 'single', 'ensemble', 'best'
@@ -396,7 +396,7 @@ def cells_table(ledger:dict,         # of the run
         lines[o.row].append('/'.join([_accuracy(found, key) for key in keys]))
     return table(['margin-target', *dict.fromkeys(o.column for o in there)], list(lines.values()), markdown)
 
-# %% ../nbs/21_controls.ipynb #206f9692
+# %% ../nbs/21_controls.ipynb #86d8a166
 def read_paper(path, # a table like results/paper_gaussian_table.tsv
               )->dict: # cell → (single, ensemble), accuracies in %
     "The paper's table; a cell of it reads single/ensemble. Raises `ValueError` if one is missing."
@@ -406,7 +406,7 @@ def read_paper(path, # a table like results/paper_gaussian_table.tsv
     except (KeyError, ValueError) as e:
         raise ValueError(f'{str(path)!r} must have single/ensemble for all 112 cells ({e})') from None
 
-# %% ../nbs/21_controls.ipynb #4b616a3f
+# %% ../nbs/21_controls.ipynb #ec5fe1d8
 STYLE = dict(nn=('#0072b2', 'o', 'right labels'), ln10=('#d55e00', 's', '10 % of the training labels wrong'),
              paper=('#777777', 'x', 'paper'))            # colours that the colour-blind can tell apart
 
@@ -424,15 +424,14 @@ def _cells_axis(ax, rows, margin, paper):
     ax.set(ylabel='gain of an ensemble (points)', title=f'no views, {margin} margin')
 
 def _views_axis(ax, rows, name):
-    cells = [o for o in rows[0].get(name, {}) if o != 'wall_s']
-    for i, cell in enumerate(cells):
-        found = [gain(r[name][cell]) for r in rows]
-        _point(ax, i + i//2, found, cell.split('_')[0])
-    learners = [o.split('_')[1] for o in cells[::2]]
-    ax.set_xticks([3*i + .5 for i, _ in enumerate(learners)], learners)
+    learners = list(dict.fromkeys(LEARNERS.values()))
+    for i, (learner, noise) in enumerate(product(learners, NOISE)):
+        found = [r.get(name, {}).get(f'{noise}_{learner}') for r in rows]
+        if all(found): _point(ax, i + i//2, [gain(o) for o in found], noise)
+    ax.set_xticks([3*i + .5 for i in range(len(learners))], learners)
     ax.set(title=f'with views: {name}')
 
-# %% ../nbs/21_controls.ipynb #2ecd36d1
+# %% ../nbs/21_controls.ipynb #83661700
 def plot_gaussian(ledger:dict,     # of the run
                   paper:dict=None, # the paper's table, from `read_paper`, drawn as crosses
                  ):                # matplotlib figure
@@ -448,7 +447,7 @@ def plot_gaussian(ledger:dict,     # of the run
     axs[0,0].legend(shown.values(), shown, fontsize=8, ncols=3)
     return fig
 
-# %% ../nbs/21_controls.ipynb #1235d536
+# %% ../nbs/21_controls.ipynb #a7b585d2
 PRESETS = dict(default=GaussianPreset(),
     quick=GaussianPreset(('fc2', 'conv2'), ('nn_unif_gauss', 'ln10_unif_gauss'), ('digits',), members=5, repeats=2),
     paper=GaussianPreset(n=10_000, n_test=20_000, steps=1000, width=256, channels=64, repeats=20))
