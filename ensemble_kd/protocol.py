@@ -183,7 +183,7 @@ class _Repeat:
         self.data = data_of(**self.parts).to(protocol.device)
         self.states, self.student, self.first, self.count = [], None, False, 0
         self.choice, self.who, self.diverged, self.seconds = {}, {}, {}, {}
-        self.width = protocol.width
+        self.width, self.known = protocol.width, 'train_as_is' if protocol.expand else 'train'
 
     def nets(self, column):
         "The networks of a column."
@@ -232,7 +232,8 @@ def judge(self:_Repeat):
 @patch
 def outputs(self:_Repeat, column, of):
     "What networks say about each part: name → (L, n, k), by a function of its name."
-    wanted = [o for o in self.parts if column == 'single' or o in ('valid', 'test')]
+    also = [self.known] if column == 'kd' else []          # to see how well students are trained
+    wanted = [o for o in self.parts if column == 'single' or o in ('valid', 'test', *also)]
     found = {part: of(part) for part in wanted}
     return {part: z.reshape(-1, len(self.truth[part]), self.width) for part, z in found.items()}
 
@@ -407,14 +408,15 @@ def repeat(self:Protocol,
     r.first = first
     controls = {} if self.regression else dict(smoothing=lambda F: torch.zeros_like(F[0]))
     columns = {name: parts for name, parts in five_columns(r.fit, controls).items() if parts}
-    known = 'train_as_is' if self.expand else 'train'
     about = dict(seed=seed, choice=r.choice, diverged=r.diverged, train_s=r.seconds)
-    about['train_accuracy'] = _accuracy(columns['single'][known], r.truth[known])
+    about['train_accuracy'] = _accuracy(columns['single'], r)
+    about['student_accuracy'] = _accuracy(columns.get('kd', {}), r)
     return about | measured(columns, r.truth, r.who.get('self_kd')), r.states, r.student
 
-def _accuracy(z, y):
-    "Mean accuracy of networks in %, None for a regression."
-    return None if y.is_floating_point() else 100*(1 - error_rate(z, y).mean().item())
+def _accuracy(parts, r):
+    "Mean accuracy of networks on their training samples in %; None for a regression, or if there are none."
+    y, z = r.truth[r.known], parts.get(r.known)
+    return None if z is None or y.is_floating_point() else 100*(1 - error_rate(z, y).mean().item())
 
 # %% ../nbs/16_protocol.ipynb #cfe5e7af
 def _two_networks(make, vary):
