@@ -544,7 +544,9 @@ class Stacked:
     def __call__(self, x, each=True):
         "Outputs (L, n, ...): each network sees inputs of its own (L, n, ...), or all see the same."
         def one(params, x): return _functional(self.base, (params, self.buffers), x)
-        return vmap(one, in_dims=(0, 0 if each else None))(self.params, x)
+        with warnings.catch_warnings():                    # of what vmap runs one by one, as attention
+            warnings.filterwarnings('ignore', 'There is a performance drop because we have not yet implemented the')
+            return vmap(one, in_dims=(0, 0 if each else None))(self.params, x)
 
     def __len__(self): return len(next(iter(self.params.values())))
 
