@@ -7,7 +7,7 @@ from conftest import comparable
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
-from ensemble_kd import studies
+from ensemble_kd import answers, studies
 from ensemble_kd.members import Ensemble
 from ensemble_kd.studies import CLAIMS, ekd_study, study
 from ensemble_kd.trainer import Recipe
@@ -180,6 +180,12 @@ KINDS = dict(
     many=(lambda: linear(30), (x, torch.arange(90) % 30)), values=(lambda: linear(1), (x, x.sum(1))),
     vectors=(lambda: linear(2), (x, x[:,:2])))
 
+def row_labels(data):
+    "The labels of any of these data."
+    if isinstance(data, tuple): return data[1]
+    if isinstance(data, DataLoader): data = data.dataset
+    return torch.tensor([data[i]['label'] if isinstance(data[i], dict) else data[i][1] for i in range(len(data))])
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_data_of_every_kind(kind, tmp_path):
     make, data = KINDS[kind]
@@ -188,6 +194,8 @@ def test_data_of_every_kind(kind, tmp_path):
     assert {'single', 'ensemble', 'average', 'kd', 'self_kd'} <= row['error'].keys()
     assert ('smoothing' in row['error']) == (kind not in ('values', 'vectors'))
     assert 'One repeat cannot tell' in result.answer and result._repr_markdown_()
+    held = result.test_rows(row_labels(data))
+    assert len(held) == row['n_test'] == result.config['test'] and len(set(held.tolist())) == len(held)
     assert isinstance(result.student, nn.Module) and len(Ensemble.load(tmp_path, make)) == 2
     again = study(make, data, .3, out=tmp_path/'again', **FAST)
     assert again.rows[0]['error'] == row['error']                # reproducible
@@ -200,6 +208,24 @@ def test_members_are_independent_and_do_not_depend_on_their_company(make, tmp_pa
     a, b, _ = (list(o.parameters()) for o in three.ensemble)
     assert not any(torch.equal(p, q) for p, q in zip(a, b) if p.ndim > 1 or p.numel() > 9)
     for p, q in zip(two.ensemble.parameters(), three.ensemble.parameters()): torch.testing.assert_close(p, q)
+
+def test_the_rows_that_were_set_aside_give_the_error_of_the_ensemble(tmp_path):
+    for out, y in (('labels', blobs(90)[1]), ('values', x.sum(1))):
+        result = study(lambda: linear(1 if y.is_floating_point() else 3), (x, y), .3, out=tmp_path/out, **FAST)
+        rows = result.test_rows(y)
+        with torch.no_grad(): z = result.ensemble(x[rows])
+        if y.is_floating_point(): error = (z.flatten() - y[rows]).square().mean().sqrt()
+        else: error = 100*(z.argmax(-1) != y[rows]).double().mean()
+        assert result.rows[0]['error']['ensemble'] == pytest.approx(error.item(), rel=1e-4)
+
+def test_cautions_of_shared_and_of_few_test_data(tmp_path):
+    result = study(linear, (x, y), blobs(30, 1), out=tmp_path, **FAST | dict(repeats=3))
+    assert 'All repeats share the test data' in result.notes() and result.rows[0]['n_test'] == 30
+    for o in result.rows[0]['error']:
+        if o == 'single': continue
+        low, high = answers.effect(result.rows, o).ci
+        assert high-low >= 2*100/30 - 1e-9
+    assert '± 0 points' not in result.answer
 
 def test_what_varies_makes_the_ensemble(tmp_path):
     def starts(vary):
