@@ -129,7 +129,7 @@ class Result:
         return '\n\n'.join([*found, cost_table(self.ledger, markdown)])
     def test_rows(self, y):
         "Rows of the training data, whose labels are y, that were set aside to test `ensemble` and `student` on."
-        return _test_rows(y, self.rows[0]['seed'], self.config['test'])
+        return _test_rows(y, self.rows[0]['seed'], self.config)
     def plot(self): return plot_study(self.rows, self.regression)
     def notes(self): return _notes(self.ledger)
     def __repr__(self): return '\n\n'.join([self.tables(), self.notes(), self.answer])
@@ -168,7 +168,7 @@ def _notes(ledger):
     if lost: notes.append(f'Diverged and left out: {", ".join(lost)}')
     return '. '.join([*notes, *_coarse(rows), *_fitted(rows)])
 
-# %% ../nbs/16_studies.ipynb #19640b7c
+# %% ../nbs/16_studies.ipynb #625cd19d
 def _coarse(rows):
     "A note, if the test set is too small for the spread of the repeats."
     if not resolution(rows): return []
@@ -215,10 +215,12 @@ def _seeds(seed, repeats):
     check_number('seed', seed, 0, 2**31, whole=True)
     return list(range(seed, seed+repeats))
 
-def _test_rows(y, seed, test):
+def _test_rows(y, seed, config):
     "The samples that a repeat set aside as test data."
+    test, n, y = config['test'], config['samples'], torch.as_tensor(y)
     if not isinstance(test, int): raise ValueError('the study was given test data: it set none aside')
-    return shuffled(torch.as_tensor(y), seed_of(seed, 'split'))[-test:]
+    if len(y) != n: raise ValueError(f'y must be the labels of all {n} training samples of the study; got {len(y)}')
+    return shuffled(y, seed_of(seed, 'split'))[-test:]
 
 def _part(o, n, name):
     "A data set that is given, or how many samples of n to set aside for it."
@@ -335,7 +337,7 @@ def _finished(p, rows, trial, name):
     "Measure the cost, judge the claims, write the ledger."
     p.run.work([Unit('cost', lambda: _cost(p, rows))])
     cost, about = p.run.load('cost'), _about(p, name)
-    config = about | dict(repeats=len(rows), trial=trial)
+    config = about | dict(samples=len(p.train), repeats=len(rows), trial=trial)
     wall_s = sum(r['wall_s'] + sum(r['train_s'].values()) for r in rows)
     shared = 'the data that are split' if isinstance(p.test, int) else 'training and test data'
     claims = [] if p.regression else judge(CLAIMS, rows, varies='repeat: split, first weights, orders', shared=shared)
