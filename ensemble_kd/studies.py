@@ -137,6 +137,14 @@ class Result:
         parts = self.tables(True), _picture(self.plot()), f'*{self.notes()}*', self.answer
         return '\n\n'.join(parts)
 
+# %% ../nbs/16_studies.ipynb #3571e1f1
+def _test_rows(y, seed, config):
+    "The samples that a repeat set aside as test data."
+    test, n, y = config['test'], config['samples'], torch.as_tensor(y)
+    if not isinstance(test, int): raise ValueError('the study was given test data: it set none aside')
+    if len(y) != n: raise ValueError(f'y must be the labels of all {n} training samples of the study; got {len(y)}')
+    return shuffled(y, seed_of(seed, 'split'))[-test:]
+
 # %% ../nbs/16_studies.ipynb #cc3af3cc
 def _picture(figure):
     "A figure as Markdown that needs no file."
@@ -168,7 +176,7 @@ def _notes(ledger):
     if lost: notes.append(f'Diverged and left out: {", ".join(lost)}')
     return '. '.join([*notes, *_coarse(rows), *_fitted(rows)])
 
-# %% ../nbs/16_studies.ipynb #625cd19d
+# %% ../nbs/16_studies.ipynb #8372a303
 def _coarse(rows):
     "A note, if the test set is too small for the spread of the repeats."
     if not resolution(rows): return []
@@ -214,13 +222,6 @@ def _seeds(seed, repeats):
     check_number('repeats', repeats, 1, whole=True)
     check_number('seed', seed, 0, 2**31, whole=True)
     return list(range(seed, seed+repeats))
-
-def _test_rows(y, seed, config):
-    "The samples that a repeat set aside as test data."
-    test, n, y = config['test'], config['samples'], torch.as_tensor(y)
-    if not isinstance(test, int): raise ValueError('the study was given test data: it set none aside')
-    if len(y) != n: raise ValueError(f'y must be the labels of all {n} training samples of the study; got {len(y)}')
-    return shuffled(y, seed_of(seed, 'split'))[-test:]
 
 def _part(o, n, name):
     "A data set that is given, or how many samples of n to set aside for it."
