@@ -348,8 +348,8 @@ def _parts_say(spread):
 # %% ../nbs/28_lenses.ipynb #b53743d4
 def _sharpness_says(flat):
     "How sharp arms are beside singles, as it is and per squared degree; whether sharper is worse."
-    names = [o for o in flat if o != 'wall_s']
-    table_ = {o: torch.tensor([flat[o][key] for key in ('curvature', 'degree', 'error')]) for o in names}
+    def numbers(o): return torch.tensor([o[key] for key in ('curvature', 'degree', 'error')])
+    table_ = {arm: numbers(o) for arm, o in flat.items() if arm != 'wall_s'}
     found, wrong, alone = {}, torch.cat([o[2] for o in table_.values()]), table_['single'][2]
     for name, power in (('', 0), ('_degree', 2)):
         logs = {arm: (o[0].clamp(min=1e-9)/o[1]**power).log() for arm, o in table_.items()}
