@@ -11,7 +11,7 @@ from nbdev.doclinks import nbglob
 from nbdev.frontmatter import FrontmatterProc
 from nbdev.process import NBProcessor
 
-SECTIONS = {'.': 'Chapters', 'findings': 'Findings'}  # folder → heading
+SECTIONS = {'.': 'Chapters', 'tutorials': 'Tutorials', 'findings': 'Findings'}  # folder → heading
 
 def page(path, nbs):
     "Where the markdown of a notebook's page lies in the site, and the page's front matter."
