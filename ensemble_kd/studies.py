@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['POINTS', 'CLAIMS', 'MOST_WEIGHTS', 'SHORT', 'TRAINING', 'DIGITS', 'OTHERS', 'QUICK', 'why_alone', 'trial', 'Result',
-           'study', 'study_repeat', 'ekd_study']
+           'training', 'study', 'study_repeat', 'ekd_study']
 
 # %% ../nbs/21_studies.ipynb #4f0cf905
 import base64, io, math, os, time
@@ -297,6 +297,17 @@ def _cost(p, rows):
 TRAINING = Recipe(epochs=30, batch=64, optimizer='adamw', lr=2e-3, weight_decay=.01,
                   warmup=.1, patience=8)
 
+def training(n:int,          # training samples
+             batch:int=None, # samples a step; by default 64, of few samples an eighth
+             steps:int=1000, # of a network, at least
+            )->Recipe:       # AdamW, one cycle, early stopping on validation data
+    "`TRAINING` for n samples: 30 passes, or as many as make so many steps."
+    check_number('n, the number of training samples,', n, 1, whole=True)
+    batch = batch or min(64, max(8, n//8))
+    epochs = max(TRAINING.epochs, math.ceil(steps/max(1, n//batch)))
+    return replace(TRAINING, batch=batch, epochs=epochs, patience=max(TRAINING.patience, epochs//4))
+
+# %% ../nbs/21_studies.ipynb #041dbe55
 def study(make,           # function without arguments that makes the network
           train,          # training data: a Dataset, a DataLoader, or (x, y)
           test=.2,        # likewise; or what share, or number, of `train` each repeat sets aside
@@ -306,7 +317,7 @@ def study(make,           # function without arguments that makes the network
           out='runs/study', # folder for the results; the same call resumes
           students:int=1, # networks for each setting that is tried
           seed:int=0,     # of the first repeat
-          recipe:Recipe=TRAINING, # how every network is trained
+          recipe:Recipe=None, # how every network is trained; by default `training(n)`
           device='auto',  # where: 'cpu', 'cuda', 'mps', …
           stacked=None,   # train side by side? By default what a trial finds faster
           name='',        # of network and data, for the ledger
@@ -317,6 +328,8 @@ def study(make,           # function without arguments that makes the network
     seeds = _seeds(seed, repeats)
     source = Source(train, 'train')
     parts = _part(test, len(source), 'test'), _part(valid, len(source), 'valid')
+    left = len(source) - sum(o for o in parts if isinstance(o, int))
+    recipe = recipe or training(max(1, left), source.batch)
     if source.batch: recipe = replace(recipe, batch=source.batch)
     how = recipe, check_device(device)
     p = Protocol(make, source, *parts, members, students, *how, **settings).check()
@@ -367,7 +380,7 @@ def study_repeat(make,          # function without arguments that makes the netw
 
 # %% ../nbs/21_studies.ipynb #d5a0e99f
 DIGITS = dict(seeds=10, members=10, students=2, train=200, valid=300, width=24, epochs=14, lr=.02)
-OTHERS = dict(seeds=3, members=5, students=1, train=0, valid=0, width=32, epochs=30, lr=2e-3)
+OTHERS = dict(seeds=3, members=5, students=1, train=0, valid=0, width=32, epochs=None, lr=2e-3)
 QUICK = dict(seeds=3, members=3, students=1, epochs=6)
 
 def _options(data, preset, given):
@@ -434,7 +447,7 @@ def ekd_study(
     train:int=None,       # training samples (digits: 200, cifar10: 2000, else all)
     valid:int=None,       # validation samples, which choose settings (digits: 300, else a fifth)
     width:int=None,       # channels of the CNN's first layer (24, else 32); an MLP's layers are twice as wide
-    epochs:int=None,      # passes over the training data (digits: 14, else at most 30)
+    epochs:int=None,      # passes over the training data (digits: 14, else at most 30, or 1,000 steps)
     lr:float=None,        # highest learning rate (digits: .02, else .002)
     size:int=32,          # side that images from a folder are scaled to
     preset:str='default', # or quick: fewer and smaller trainings
@@ -443,9 +456,10 @@ def ekd_study(
     Prints tables, for classes the table claim · paper · measured ± CI · verdict, and the answer in a paragraph."""
     given = dict(seeds=seeds, members=members, students=students, train=train, valid=valid, width=width)
     o = _options(data, preset, given | dict(epochs=epochs, lr=lr))
-    recipe = replace(TRAINING, epochs=o['epochs'], lr=o['lr'])
-    if data == 'digits': recipe = replace(recipe, batch=50, optimizer='adam', weight_decay=0., patience=0)
     device, (a, test, k, more) = check_device(device), _data(data, label, size, o)
+    recipe = replace(TRAINING if o['epochs'] else training(len(a[1])), lr=o['lr'])
+    if o['epochs']: recipe = replace(recipe, epochs=o['epochs'])
+    if data == 'digits': recipe = replace(recipe, batch=50, optimizer='adam', weight_decay=0., patience=0)
     make = _net_for(a[0], k, o['width'])
     _check_size(make, o['members'], o['students'])
     torch.set_num_threads(1)                     # such small networks gain little from more, and do not depend on them
