@@ -205,7 +205,8 @@ class CoveragePreset:
     repeats:int=5      # seeds
 
 _CIFAR = Recipe(epochs=15, batch=100, optimizer='adam', lr=.005, weight_decay=0., warmup=.1)
-PRESETS = dict(default=CoveragePreset(), quick=CoveragePreset(train=100, members=3, wide=2, shares=(1/12, 1.), repeats=2),
+PRESETS = dict(default=CoveragePreset(),
+               quick=CoveragePreset(train=100, members=3, wide=2, shares=(1/12, 1.), repeats=2),
                cifar=CoveragePreset('cifar10', 2000, 1000, 5, 2, recipe=_CIFAR, repeats=3),
                paper=CoveragePreset('cifar10', 20_000, 5000, 10, 10, 64, recipe=Recipe(epochs=40, lr=.02)))
 
