@@ -307,7 +307,7 @@ def training(n:int,          # training samples
     epochs = max(TRAINING.epochs, math.ceil(steps/max(1, n//batch)))
     return replace(TRAINING, batch=batch, epochs=epochs, patience=max(TRAINING.patience, epochs//4))
 
-# %% ../nbs/21_studies.ipynb #041dbe55
+# %% ../nbs/21_studies.ipynb #326f42d6
 def study(make,           # function without arguments that makes the network
           train,          # training data: a Dataset, a DataLoader, or (x, y)
           test=.2,        # likewise; or what share, or number, of `train` each repeat sets aside
@@ -457,8 +457,8 @@ def ekd_study(
     given = dict(seeds=seeds, members=members, students=students, train=train, valid=valid, width=width)
     o = _options(data, preset, given | dict(epochs=epochs, lr=lr))
     device, (a, test, k, more) = check_device(device), _data(data, label, size, o)
-    recipe = replace(TRAINING if o['epochs'] else training(len(a[1])), lr=o['lr'])
-    if o['epochs']: recipe = replace(recipe, epochs=o['epochs'])
+    recipe = replace(training(len(a[1])) if o['epochs'] is None else TRAINING, lr=o['lr'])
+    if o['epochs'] is not None: recipe = replace(recipe, epochs=o['epochs'])
     if data == 'digits': recipe = replace(recipe, batch=50, optimizer='adam', weight_decay=0., patience=0)
     make = _net_for(a[0], k, o['width'])
     _check_size(make, o['members'], o['students'])
