@@ -15,7 +15,7 @@ from .ensemble import average_logits, error_rate, view_errors
 from .lottery import SIZES
 from .model import predict, view_strength
 from .runs import Experiment
-from .theory import VARIES, Preset, train_singles
+from .theory import VARIES, Preset, beginning, train_singles
 from .train import GrowthLR, cross_entropy, loss_and_grad, train
 from .views import both_views
 
@@ -144,7 +144,7 @@ def condition_row(sizes:Preset, # of the regime
 def _singles(preset, way, seed, device):
     "Weights and training data."
     if way is not None and not way.longer:
-        fit, start, data = train_singles(replace(preset, max_steps=1), seed, device)
+        start, data = beginning(preset, seed, device)
         return descend(start, data, preset, way, seed), data
     fit, _, data = train_singles(preset, seed, device)
     if way is None: return fit.weight, data

@@ -20,7 +20,7 @@ from .files import digits, shifts, split
 from .images import balanced_subset, load_images, normalize
 from .inputs import TensorData
 from .model import smoothed_relu
-from .resnet import seeded
+from .resnet import seeded, with_weights
 from .runs import Experiment
 from .self_distill import five_columns
 from .trainer import Recipe, Stacked
@@ -237,9 +237,7 @@ class _Seed:
 # %% ../nbs/29_coverage.ipynb #2008205e
 def _loaded(make, nets):
     "Stacked networks as networks."
-    found = [make() for _ in nets.states()]
-    for net, state in zip(found, nets.states()): net.load_state_dict(state)
-    return found
+    return [with_weights(make, o) for o in nets.states()]
 
 def _probed(s, nets, together):
     "Mean error in % of probes on the features of so many networks together."

@@ -56,7 +56,7 @@ def generations(preset:Preset,   # sizes
                 fresh:bool=True, # born again from fresh weights, or continued
                 networks:int=4,  # in each generation
                 arm:Arm=Arm('generation'), # how students are taught
-               later:float=4.,  # c for students as teachers: their logits are large already
+                later:float=4.,  # c for students as teachers: their logits are large already
                 device='cpu',    # where to train
                )->list:          # weights (networks, k, m, d) of generations 0 … n
     "Each generation is taught by the one before, one teacher a student."

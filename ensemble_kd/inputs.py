@@ -48,20 +48,25 @@ def moved(x,      # a structure of tensors
     return type(x)(moved(v, device) for v in x)
 
 # %% ../nbs/14_inputs.ipynb #55bb0450
-def _leaves(x):
+def arguments(x):
+    "What to call a network with, arguments and names: a tuple is passed on as arguments, a dict by name."
+    if isinstance(x, dict): return (), x
+    return tuple(x) if isinstance(x, (tuple, list)) else (x,), {}
+
+def leaves(x):
     "The tensors of a structure."
     if torch.is_tensor(x): return [x]
     if not isinstance(x, (dict, tuple, list)):
         raise ValueError(f'inputs must be a tensor, or a tuple, list or dict of tensors; got {type(x).__name__}')
-    return [o for v in (x.values() if isinstance(x, dict) else x) for o in _leaves(v)]
+    return [o for v in (x.values() if isinstance(x, dict) else x) for o in leaves(v)]
 
 # %% ../nbs/14_inputs.ipynb #f01e66e8
 def _check_inputs(name, x):
     "Raise `ValueError` unless the inputs are finite and as many as one another; their number."
-    sizes = {len(o) if o.ndim else 0 for o in _leaves(x)}
+    sizes = {len(o) if o.ndim else 0 for o in leaves(x)}
     if len(sizes) != 1 or 0 in sizes:
         raise ValueError(f'the inputs {name!r} must hold one number of samples, at least 1; got {sorted(sizes)}')
-    for o in _leaves(x): check_tensor(f'the inputs {name!r}', o, '...', floating=False)
+    for o in leaves(x): check_tensor(f'the inputs {name!r}', o, '...', floating=False)
     return sizes.pop()
 
 def _check_targets(y, n):
@@ -97,9 +102,9 @@ class TensorData:
     def inputs(self, recipe, part, batch=500):
         "The inputs of a part, in order."
         x = self.parts[check_choice('part', part, self.parts)]
-        for i in range(0, len(_leaves(x)[0]), batch): yield take(x, slice(i, i+batch))
+        for i in range(0, len(leaves(x)[0]), batch): yield take(x, slice(i, i+batch))
     @property
-    def id(self): return checksum(self.y, *_leaves(self.parts))
+    def id(self): return checksum(self.y, *leaves(self.parts))
 
 # %% ../nbs/14_inputs.ipynb #3ac85cf4
 class ImageData:
@@ -213,7 +218,7 @@ class Source:
         n = _check_inputs(self.name, x)
         y = torch.as_tensor(y) if isinstance(y, (list, np.ndarray)) else y
         self.x, self.y = x, _in_rows(_check_targets(y, n), self.name)
-        self.id = checksum(self.y, *_leaves(x))
+        self.id = checksum(self.y, *leaves(x))
 
 # %% ../nbs/14_inputs.ipynb #740f1b97
 def _in_rows(y, name):
@@ -230,7 +235,7 @@ def _read(self:Source, dataset, collate, workers, batch):
     xs, ys, ids = [], [], []
     for x, y in self.load(range(len(dataset)), 256):
         _check_targets(y, _check_inputs(self.name, x))
-        ids.append(checksum(y, *_leaves(x)))
+        ids.append(checksum(y, *leaves(x)))
         ys.append(y)
         if self._fits(x): xs.append(x)
     self.y = _in_rows(_check_targets(_joined(ys, self.name), len(dataset)), self.name)
@@ -240,8 +245,7 @@ def _read(self:Source, dataset, collate, workers, batch):
 @patch
 def _fits(self:Source, x):
     "May a batch like this one be kept in memory?"
-    leaves = _leaves(x)
-    size = sum(o.element_size()*o[0].numel() for o in leaves) * len(self.dataset)
+    size = sum(o.element_size()*o[0].numel() for o in leaves(x)) * len(self.dataset)
     return not self.random and self.collate is default_collate and size <= MOST_BYTES
 
 @patch
@@ -249,7 +253,7 @@ def _look(self:Source):
     "Are there random transforms, and can they be repeated?"
     n = len(self.dataset)
     rows = sorted({i*n//16 for i in range(16)})
-    first, again, other = (checksum(*_leaves(next(self.load(rows, 16, o))[0])) for o in (0, 0, 1))
+    first, again, other = (checksum(*leaves(next(self.load(rows, 16, o))[0])) for o in (0, 0, 1))
     if first != again:
         raise ValueError(f'samples of {self.name} change from one reading to the next under the same seed: random '
                          'transforms must draw from the global random numbers of torch, NumPy or random')

@@ -13,6 +13,7 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 from .core import check_choice, check_number, check_tensor
+from .inputs import arguments
 from .resnet import seeded
 from .runs import (check_device, checksum, load_arrays, read_json, save_arrays, versions,
                               writable_dir, write_json)
@@ -77,9 +78,9 @@ def _at_least_float32(o):
 
 def _arguments(x, named):
     "What to call a network with: one tuple is passed on as arguments, one dict by name."
-    if len(x) != 1 or torch.is_tensor(x[0]): return x, named
-    if isinstance(x[0], dict): return (), x[0] | named
-    return (tuple(x[0]), named) if isinstance(x[0], (tuple, list)) else (x, named)
+    if len(x) != 1: return x, named
+    args, more = arguments(x[0])
+    return args, more | named
 
 # %% ../nbs/16_members.ipynb #00b2cb83
 @patch

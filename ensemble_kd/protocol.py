@@ -17,12 +17,12 @@ from .core import check_number, check_tensor, seed_of
 from .distill import kd_loss
 from .ensemble import error_rate
 from .files import shuffled
-from .inputs import Source, data_of, drawn_from, take
+from .inputs import Source, data_of, drawn_from, leaves, take
 from .members import Ensemble
-from .resnet import seeded
+from .resnet import seeded, with_weights
 from .runs import Unit
 from .self_distill import five_columns, teachers_of
-from .trainer import Recipe, Seeds, Stacked, Trainer, cached_teacher, live_teacher
+from .trainer import Recipe, Seeds, Stacked, Trainer, cached_teacher, copied, live_teacher
 
 # %% ../nbs/20_protocol.ipynb #6e886a8c
 GRID = dict(kd=[(2., .5), (4., .5), (4., .9)],          # (temperature, weight of the teacher)
@@ -271,7 +271,7 @@ def by_own_loop(self:_Repeat, column, net, F):
     whole = Ensemble([model], p.kind)
     @torch.no_grad()
     def of(part): return torch.cat([whole(x).cpu() for x in self.data.inputs(p.recipe, part)])
-    return self.outputs(column, of), [{k: v.detach().cpu().clone() for k, v in nets[0].state_dict().items()}]
+    return self.outputs(column, of), [copied(nets[0].state_dict())]
 
 @patch
 def teacher(self:_Repeat, column, net, F):
@@ -279,13 +279,10 @@ def teacher(self:_Repeat, column, net, F):
     if F is None: return None
     p, loss = self.p, loss_of(self.p.loss, self.p.regression)
     if column == 'smoothing':
-        def say(x): return torch.zeros(len(_first(x)), self.width, device=p.device)
+        def say(x): return torch.zeros(len(leaves(x)[0]), self.width, device=p.device)
         return Teacher(say, loss, net.T, net.weight)
-    nets = [seeded(p.make, 0) for _ in self.teaches(column, net)]
-    for o, state in zip(nets, self.teaches(column, net)): o.load_state_dict(state)
+    nets = [with_weights(p.make, o) for o in self.teaches(column, net)]
     return Teacher(Ensemble(nets, p.kind).to(p.device), loss, net.T, net.weight)
-
-def _first(x): return x if torch.is_tensor(x) else _first(next(iter(x.values() if isinstance(x, dict) else x)))
 
 # %% ../nbs/20_protocol.ipynb #e3053ad3
 @patch

@@ -111,6 +111,13 @@ def seeded(make,     # function without arguments that makes a network
         try: return make()
         finally: torch.set_default_dtype(dtype)
 
+# %% ../nbs/13_resnet.ipynb #6f4ae51f
+def with_weights(make, state):
+    "A network of `make` that holds a state."
+    net = seeded(make, 0)
+    net.load_state_dict(state)
+    return net
+
 # %% ../nbs/13_resnet.ipynb #152f4efe
 def macs(net:nn.Module,         # any network
          shape:tuple=(3,32,32), # of one image

@@ -25,7 +25,7 @@ from .images import load_images, normalize
 from .inputs import Source, data_of
 from .members import Ensemble
 from .protocol import GRID, Protocol, choose, loss_of
-from .resnet import seeded
+from .resnet import seeded, with_weights
 from .runs import Run, Unit, check_device, checksum, one_line_errors, provenance, read_json
 from .trainer import Recipe, Stacked, Trainer, cached_teacher, check_stackable, stackable
 
@@ -256,17 +256,13 @@ def _rows(p, seeds):
 # %% ../nbs/21_studies.ipynb #9b8d2568
 def _hand_out(p, states, student):
     "Save the ensemble, and the student, of the first repeat."
-    def net(state):
-        o = seeded(p.make, 0)
-        o.load_state_dict(state)
-        return o
-    nets = [net(o) for o in states]
+    nets = [with_weights(p.make, o) for o in states]
     if all(_same(o, nets[0]) for o in nets[1:]):
         raise ValueError('all members became the same network, so there is no ensemble: make() and fit() must draw '
                          'from the random numbers of torch, and vary must name what differs')
     about = dict(study='the first repeat')
     Ensemble(nets, p.kind).save(p.run.out, p.make, about)
-    if student: Ensemble([net(student)], p.kind).save(p.run.out/'student', p.make, about)
+    if student: Ensemble([with_weights(p.make, student)], p.kind).save(p.run.out/'student', p.make, about)
 
 def _same(a, b): return all(torch.equal(*o) for o in zip(a.state_dict().values(), b.state_dict().values()))
 
@@ -329,8 +325,8 @@ def study(make,           # function without arguments that makes the network
     source = Source(train, 'train')
     parts = _part(test, len(source), 'test'), _part(valid, len(source), 'valid')
     left = len(source) - sum(o for o in parts if isinstance(o, int))
-    recipe = recipe or training(max(1, left), source.batch)
-    if source.batch: recipe = replace(recipe, batch=source.batch)
+    if recipe is None: recipe = training(max(1, left), source.batch)
+    elif source.batch: recipe = replace(recipe, batch=source.batch)
     how = recipe, check_device(device)
     p = Protocol(make, source, *parts, members, students, *how, **settings).check()
     if stacked: check_stackable(seeded(make, 0))
@@ -457,8 +453,8 @@ def ekd_study(
     given = dict(seeds=seeds, members=members, students=students, train=train, valid=valid, width=width)
     o = _options(data, preset, given | dict(epochs=epochs, lr=lr))
     device, (a, test, k, more) = check_device(device), _data(data, label, size, o)
-    recipe = replace(training(len(a[1])) if o['epochs'] is None else TRAINING, lr=o['lr'])
-    if o['epochs'] is not None: recipe = replace(recipe, epochs=o['epochs'])
+    recipe = training(len(a[1])) if o['epochs'] is None else replace(TRAINING, epochs=o['epochs'])
+    recipe = replace(recipe, lr=o['lr'])
     if data == 'digits': recipe = replace(recipe, batch=50, optimizer='adam', weight_decay=0., patience=0)
     make = _net_for(a[0], k, o['width'])
     _check_size(make, o['members'], o['students'])

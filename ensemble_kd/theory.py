@@ -92,6 +92,9 @@ class Preset:
     @property
     def network(self): return dict(compiled=self.compiled, **self.activation)
 
+    @property
+    def rule(self): return dict(lr=self.lr, steps=self.max_steps, stop_loss=self.stop_loss)
+
     def __post_init__(self): _check_preset(self)
 
 # %% ../nbs/11_theory.ipynb #9627c677
@@ -156,16 +159,20 @@ def _teach(preset, seed, arms, data, singles, held, F, options):
     return {o.name: found for o, *found in zip(arms, fits, teachers)}
 
 # %% ../nbs/11_theory.ipynb #ea05651e
+def beginning(preset, seed, device='cpu'):
+    "What the members of a preset start from: first weights (L, k, m, d), training data."
+    data = preset.dist.sample(preset.n_train, generator(seed, 'data')).to(device)
+    return first_weights(preset, seed, 'members', preset.members, device), data
+
+# %% ../nbs/11_theory.ipynb #ad452a6e
 def train_singles(preset:Preset, # sizes; arms play no part
                   seed:int,      # decides data and first weights
                   device='cpu',  # where to train
                   **options,     # further arguments of `train`
                  ):              # fit, first weights (L, k, m, d), training data
     "Train the members of a preset on labels."
-    data = preset.dist.sample(preset.n_train, generator(seed, 'data')).to(device)
-    start = first_weights(preset, seed, 'members', preset.members, device)
-    rule = dict(lr=preset.lr, steps=preset.max_steps, stop_loss=preset.stop_loss)
-    return train(start, data.x, data.y, **rule, **preset.network, **options), start, data
+    start, data = beginning(preset, seed, device)
+    return train(start, data.x, data.y, **preset.rule, **preset.network, **options), start, data
 
 # %% ../nbs/11_theory.ipynb #7433d291
 def train_seed(preset:Preset,   # sizes and arms

@@ -16,7 +16,7 @@ from torch import nn
 from torch.func import functional_call, stack_module_state, vmap
 from .core import check_choice, check_number, check_tensor, seed_of
 from .distill import kd_loss
-from .inputs import Seeds, moved, take
+from .inputs import Seeds, arguments, moved, take
 from .resnet import seeded
 from .runs import out_of_memory
 
@@ -74,19 +74,16 @@ def rate(self:Recipe,
     return self.lr * .5*(1 + math.cos(math.pi * (t-start)/(1-start)))
 
 # %% ../nbs/15_trainer.ipynb #17397cae
-def _copied(state): return {k: v.detach().cpu().clone() for k, v in state.items()}
-
-def _arguments(x): return x if isinstance(x, tuple) else (x,)
+def copied(state): return {k: v.detach().cpu().clone() for k, v in state.items()}
 
 def _functional(net, state, x):
     "Outputs with somebody else's weights."
-    if isinstance(x, dict): return functional_call(net, state, (), x)
-    return functional_call(net, state, tuple(x) if isinstance(x, list) else _arguments(x))
+    return functional_call(net, state, *arguments(x))
 
 def _call(net, x):
     "Outputs of a network; a tuple of inputs is passed on as arguments, a dict by name."
-    if isinstance(x, dict): return net(**x)
-    return net(*x) if isinstance(x, (tuple, list)) else net(x)
+    args, named = arguments(x)
+    return net(*args, **named)
 
 # %% ../nbs/15_trainer.ipynb #6806c9de
 def _highest(data):
@@ -127,7 +124,7 @@ class Trainer:
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == 'bfloat16')
 
-    def state(self): return _copied(self.nets[0].state_dict())
+    def state(self): return copied(self.nets[0].state_dict())
 
     @cached_property
     def with_state(self):
@@ -557,7 +554,7 @@ def states(self:Stacked,
     "The weights of each network, those that are tied under each of their names."
     names = {id(p): name for name, p in self.base.named_parameters()}
     names = {k: names[id(p)] for k, p in self.base.state_dict(keep_vars=True).items()}
-    return [_copied({k: self.params[v][i] for k, v in names.items()}) for i in range(len(self))]
+    return [copied({k: self.params[v][i] for k, v in names.items()}) for i in range(len(self))]
 
 # %% ../nbs/15_trainer.ipynb #0033b350
 @patch
