@@ -37,8 +37,8 @@ def writable_dir(path, # folder to create, or to check
 # %% ../nbs/10_runs.ipynb #7b2f5fc6
 @contextmanager
 def replacing(path, # file to write
-              advice='make room and run the same command again', # what to do if that fails, for the message
-             ): # context: a file open for bytes, which takes the place of `path` when all is written
+              advice='make room and run the same command again', # for the message if it fails
+             ): # context: a file open for bytes; when complete, it takes the place
     "Write a file whole or not at all; `OSError` says which file and why."
     path = Path(path)
     tmp = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
@@ -47,7 +47,9 @@ def replacing(path, # file to write
             yield f
             f.flush(); os.fsync(f.fileno())
         os.replace(tmp, path)
-    except OSError as e: raise OSError(f'cannot write {str(path)!r} ({e.strerror or e}): {advice}') from None
+    except OSError as e:
+        why = e.strerror or e
+        raise OSError(f'cannot write {str(path)!r} ({why}): {advice}') from None
     finally: tmp.unlink(missing_ok=True)
 
 # %% ../nbs/10_runs.ipynb #43da2ceb
@@ -163,7 +165,7 @@ def _read_arrays(path):
 
 def load_arrays(path,       # file to read
                 about=None, # what it must hold; None: anything
-               ):           # name → tensor; (description, arrays) if `about` is None; None if there is no such file
+               ):           # name → tensor; without about (description, arrays); None if there is no such file
     "Arrays of a file; raises `ValueError` for a damaged file, or one that holds something else."
     if not Path(path).exists(): return None
     try: saved, arrays = _read_arrays(path)
@@ -251,8 +253,8 @@ class Run:
 @patch
 def checkpoint(self:Run,
                name,     # of a unit
-               **kwargs, # for `Checkpoint`
-              ):         # a `Checkpoint`
+               **kwargs, # for the checkpoint, as its length of time between saves
+              )->Checkpoint: # in the run's folder
     "Where an unfinished unit keeps its state."
     return Checkpoint(self.out/'unfinished'/f'{_check_name(name)}.safetensors', tell=self.tell, **kwargs)
 
@@ -326,7 +328,7 @@ def _check_plan(self:Run, units):
 # %% ../nbs/10_runs.ipynb #ab276751
 @patch
 def work(self:Run,
-         units,          # list of `Unit`
+         units,          # list of units
          progress=False, # show a bar; of several ranks, the first one does
          what='unit',    # what the bar counts
         ):
@@ -335,7 +337,8 @@ def work(self:Run,
     for o in units: self.load(o.name)                              # damaged ones go
     left = [o for o in units if not self.done(o.name)]
     silent = not progress or int(os.environ.get('RANK', 0)) > 0
-    with tqdm(total=len(units), initial=len(units)-len(left), unit=what, disable=silent) as self.bar:
+    how = dict(unit=what, disable=silent)
+    with tqdm(total=len(units), initial=len(units)-len(left), **how) as self.bar:
         while left:
             ready = (o for o in left if all(map(self.done, o.needs)))
             if not any(self._try(o) for o in ready): time.sleep(.2)
@@ -343,6 +346,7 @@ def work(self:Run,
             self.bar.update(len(units) - len(left) - self.bar.n)
     self.bar = None
 
+# %% ../nbs/10_runs.ipynb #1f4ef0ae
 @patch
 def _try(self:Run, unit):
     "Compute a unit, unless it is there or another worker has it; was anything done?"
@@ -456,17 +460,35 @@ class Experiment:
     "A question that is asked of several seeds."
     name:str       # of the ledger and its picture
     presets:dict   # name → settings, a dataclass; its field `repeats` is the number of seeds
-    make:object    # (settings, seed, device, tell) → what a seed gives, a dict; with pieces, (…, piece)
+    make:object    # (settings, seed, device, tell) → a seed's dict; with pieces, (…, piece)
     claims:list    # of `Claim`; a family is what stands before the dot of an id
     figure:object  # (ledger) → matplotlib figure
-    tables:tuple=()  # (ledger, markdown) → text, printed below the claims
-    pieces:object=None # (settings) → names of the pieces of a seed; None: it is made in one
-    varies:str='seed' # what differs between repeats
-    shared:str=''     # what they share
+    tables:tuple=()    # (ledger, markdown) → text, printed below the claims
+    pieces:object=None # (settings) → names of a seed's pieces; None: it is made in one
+    varies:str='seed'  # what differs between repeats
+    shared:str=''      # what they share
 
     def settings(self, preset):
         "The settings of that name; `ValueError` if there are none."
         return self.presets[check_choice('preset', preset, self.presets)]
+
+# %% ../nbs/10_runs.ipynb #97345296
+def _whole(pieces):
+    "A seed's pieces as one row, with the seconds of all."
+    return dict(wall_s=sum(o['wall_s'] for o in pieces.values())) | pieces
+
+@patch
+def _rows(self:Experiment, run, settings, seeds, device, progress):
+    "One row a seed, of one unit or of several."
+    how = device, run.status
+    if self.pieces is None:
+        rows = run.rows(seeds, lambda s: self.make(settings, s, *how), progress)
+        return [dict(seed=s) | r for s, r in zip(seeds, rows)]
+    pieces = list(self.pieces(settings))
+    def unit(s, o): return Unit(f'seed{s}.{o}', lambda: self.make(settings, s, *how, o))
+    def found(s): return {o: run.load(f'seed{s}.{o}') for o in pieces}
+    run.work([unit(s, o) for s in seeds for o in pieces], progress)
+    return [dict(seed=s) | _whole(found(s)) for s in seeds]
 
 # %% ../nbs/10_runs.ipynb #1efe64b3
 @patch
@@ -482,25 +504,13 @@ def run(self:Experiment,
     check_number('seed', seed, 0, 2**31, whole=True)
     config = asdict(settings)
     decides = {k: v for k, v in config.items() if k != 'repeats'}
-    run = Run(out or f'runs/{self.name}', dict(config=decides, device=torch.device(device).type))
+    about = dict(config=decides, device=torch.device(device).type)
+    run = Run(out or f'runs/{self.name}', about)
     rows = self._rows(run, settings, range(seed, seed+settings.repeats), device, progress)
-    about = provenance(config, seed, device, sum(r['wall_s'] for r in rows))
+    origin = provenance(config, seed, device, sum(r['wall_s'] for r in rows))
     claims = judge_families(self.claims, rows, varies=self.varies, shared=self.shared)
-    ledger = dict(claims=claims, provenance=about, seeds=rows)
+    ledger = dict(claims=claims, provenance=origin, seeds=rows)
     return run.finish(self.name, ledger, self.figure(ledger))
-
-@patch
-def _rows(self:Experiment, run, settings, seeds, device, progress):
-    "One row a seed, of one unit or of several."
-    how = device, run.status
-    if self.pieces is None:
-        rows = run.rows(seeds, lambda s: self.make(settings, s, *how), progress)
-        return [dict(seed=s) | r for s, r in zip(seeds, rows)]
-    pieces = list(self.pieces(settings))
-    def unit(s, o): return Unit(f'seed{s}.{o}', lambda: self.make(settings, s, *how, o))
-    run.work([unit(s, o) for s in seeds for o in pieces], progress)
-    found = [{o: run.load(f'seed{s}.{o}') for o in pieces} for s in seeds]
-    return [dict(seed=s, wall_s=sum(o['wall_s'] for o in r.values())) | r for s, r in zip(seeds, found)]
 
 # %% ../nbs/10_runs.ipynb #d140ed3c
 def out_of_memory(e:BaseException, # what was raised
