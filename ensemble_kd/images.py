@@ -166,8 +166,8 @@ def _check_crop(size, pad, mode='reflect', cutout=0, flip=True):
     check_choice('mode of padding', mode, ('reflect', 'zeros')); check_choice('flip', flip, (True, False))
 
 def draw_augment(n:int,           # images
-                 generator=None,  # `torch.Generator` on the CPU
-                 pad:int=4,       # the window moves by up to `pad` pixels each way
+                 generator=None,  # a torch.Generator on the CPU
+                 pad:int=4,       # pixels that the window may move each way
                  flip:bool=True,  # mirror half of the images
                  size:int=32,     # pixels a side, for the centre of a cutout
                 )->torch.Tensor:  # (n, 5) int16: top, left, mirrored, cutout's row and column
@@ -198,8 +198,8 @@ def _hole(draws, size, cutout):
 
 # %% ../nbs/12_images.ipynb #de518667
 def apply_augment(x:torch.Tensor,     # images, (n, c, s, s), bytes or floats
-                  draws:torch.Tensor, # from `draw_augment` with the same `pad`, (n, 5)
-                  pad:int=4,          # the window moves by up to `pad` pixels each way
+                  draws:torch.Tensor, # from draw_augment with the same pad, (n, 5)
+                  pad:int=4,          # pixels that the window may move each way
                   mode:str='reflect', # what lies outside: 'reflect' or 'zeros'
                   cutout:int=0,       # side of the square set to zero; 0 for none
                  )->torch.Tensor:     # as x, channels last
@@ -221,8 +221,8 @@ def apply_augment(x:torch.Tensor,     # images, (n, c, s, s), bytes or floats
 
 # %% ../nbs/12_images.ipynb #180cfc02
 def augment(x:torch.Tensor,     # images, (n, c, s, s), bytes or floats
-            generator=None,     # `torch.Generator` on the CPU; None draws from PyTorch's own stream
-            pad:int=4,          # the window moves by up to `pad` pixels each way
+            generator=None,     # a torch.Generator on the CPU; None draws from PyTorch's own stream
+            pad:int=4,          # pixels that the window may move each way
             mode:str='reflect', # what lies outside: 'reflect' or 'zeros'
             flip:bool=True,     # mirror half of the images
             cutout:int=0,       # side of the square set to zero; 0 for none
@@ -237,7 +237,7 @@ class AugmentationPlan:
     "Crops that can be replayed: `plan(x, rows, epoch)`; `ValueError` for bad settings."
     n:int                # images of the training set
     seed:int=0           # of the crops; nothing else is drawn from it
-    pad:int=4            # the window moves by up to `pad` pixels each way
+    pad:int=4            # pixels that the window may move each way
     mode:str='reflect'   # what lies outside: 'reflect' or 'zeros'
     flip:bool=True       # mirror half of the images
     cutout:int=0         # side of the square set to zero; 0 for none
@@ -266,13 +266,13 @@ def batches(x:torch.Tensor,          # images, (n, c, s, s) uint8, where the net
             y:torch.Tensor,          # labels, (n,)
             batch:int=128,           # images a batch
             seed:int=0,              # of the order; the plan has its own
-            epoch:int=0,             # fixes the order with `seed`, crops with the plan
+            epoch:int=0,             # fixes the order with the seed, crops with the plan
             plan:AugmentationPlan=None, # None leaves the images as they are
             shuffle:bool=True,       # False keeps the order
             drop_last:bool=True,     # leave out a last batch that is not full
             dtype=torch.float32,     # of the images
             channels_last:bool=True, # memory format of the images
-            stats:tuple=STATS['cifar10'], # see `normalize`
+            stats:tuple=STATS['cifar10'], # as for normalize
            ):                        # iterator over (images, labels, rows)
     "One epoch, the same whenever asked; `ValueError` at the call for what does not fit."
     n = len(check_labels(y, n=len(_check_bytes(x))))
