@@ -19,6 +19,7 @@ NORMS = dict(batch=nn.BatchNorm2d,
 
 def _norm(kind, channels): return NORMS[check_choice('norm', kind, NORMS)](channels)
 
+# %% ../nbs/13_resnet.ipynb #448a260c
 class Block(nn.Module):
     "Norm, ReLU, 3×3 convolution, twice; past it 1×1 where channels or size change."
     def __init__(self, cin, cout, stride, norm):
@@ -86,10 +87,10 @@ class WideResNet(nn.Module):
         return self.head(nnf.relu(self.norm(x)).mean((2, 3)))
 
 # %% ../nbs/13_resnet.ipynb #1882b2f4
-def wide_resnet(name:str,          # e.g. '28-2'; '34' is '34-1'; 'WRN-28-2' and 'ResNet-34' will do, too
+def wide_resnet(name:str,          # e.g. '28-2', '34', 'WRN-28-2', 'ResNet-34'
                 classes:int=10,    # number of classes
                 in_channels:int=3, # channels of an image
-                norm:str='batch',  # see `WideResNet`
+                norm:str='batch',  # as for WideResNet
                )->nn.Module:       # for images (n, in_channels, h, w)
     "The paper's ResNet-depth-width by its name; raises `ValueError` for a name that is none."
     m = re.fullmatch(r'(?:(?:wrn|resnet|wideresnet)-?)?(\d+)(?:-(\d+))?', str(name).strip().lower())
@@ -123,7 +124,7 @@ def macs(net:nn.Module,         # any network
          shape:tuple=(3,32,32), # of one image
         )->int:                 # multiply-accumulates of convolutions and matrix products
     "Multiply-accumulates of one forward pass for one image; training takes thrice that."
-    from torch.utils.flop_counter import FlopCounterMode     # imports Triton where there is one
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton if it is there
     twin = copy.deepcopy(net).to('meta').eval()
     image = torch.empty(1, *shape, device='meta')
     with FlopCounterMode(display=False) as counter: twin(image)
@@ -141,7 +142,7 @@ class SmallNet(nn.Module):
     def __init__(self,
                  classes:int=10,    # number of classes
                  in_channels:int=3, # channels of an image
-                 norm:str='batch',  # see `WideResNet`
+                 norm:str='batch',  # as for WideResNet
                  width:int=16,      # channels of the first layer; then 2, 4, 4, 8 times
                 ):
         super().__init__()
@@ -158,7 +159,7 @@ class SmallNet(nn.Module):
 # %% ../nbs/13_resnet.ipynb #8b5765a6
 def small_net(classes:int=10,    # number of classes
               in_channels:int=3, # channels of an image
-              norm:str='batch',  # see `WideResNet`
+              norm:str='batch',  # as for WideResNet
              )->nn.Module:       # for images (n, in_channels, h, w), 8×8 or larger
     "A fast network of 136,000 weights: on two CPU cores it fits 3,000 images of CIFAR-10 in seconds."
     return SmallNet(classes, in_channels, norm)
