@@ -97,7 +97,7 @@ class MultiView:
     noise:str='orthogonal' # to the features (d → ∞); 'gaussian' in all directions
     feature_noise:str='independent' # α drawn for each patch; 'shared': once for a sample
     views:int=2            # of a class, V; the paper's are two
-    balance:float=1.       # the sample's own views but the first are so many times as strong
+    balance:float=1.       # strength of a sample's own views after the first, times this
     def __post_init__(self): _check_distribution(self)
     def features(self):
         axes = torch.eye(self.views*self.k, self.d, dtype=torch.float32)

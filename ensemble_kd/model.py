@@ -120,7 +120,8 @@ def _logits(weight, x, q, varrho):
     z = x.flatten(0,1) @ weight.flatten(0,2).T
     return _sum_neurons(z, weight, x.shape[0], q, varrho)
 
-def _check_logits(F): return check_tensor('the logits of these weights and inputs', F, 'L', 'n', 'k')
+def _check_logits(F):
+    return check_tensor('the logits of these weights and inputs', F, 'L', 'n', 'k')
 
 def patch_logits(weight:torch.Tensor, # weights, (L, k, m, d)
                  x:torch.Tensor,      # inputs, (n, P, d)
