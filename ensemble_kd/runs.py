@@ -37,7 +37,7 @@ def writable_dir(path, # folder to create, or to check
 # %% ../nbs/10_runs.ipynb #7b2f5fc6
 @contextmanager
 def replacing(path, # file to write
-              advice='make room and run the same command again', # for the message if it fails
+              advice='make room and run the same command again', # if it fails
              ): # context: a file open for bytes; when complete, it takes the place
     "Write a file whole or not at all; `OSError` says which file and why."
     path = Path(path)
@@ -68,7 +68,7 @@ def write_json(path, # file to write; its folder is created
     return path
 
 # %% ../nbs/10_runs.ipynb #67ccc229
-def read_json(path,      # file written by `write_json`
+def read_json(path,      # file written by write_json
               kind=dict, # what it must hold
              )->object:  # what it holds
     "Read strict JSON; a damaged file, or one that holds something else, is a one-line `ValueError`."
@@ -235,7 +235,8 @@ class Run:
                  about:dict, # all that decides the results, anything JSON can hold
                  tell=print, # for messages
                 ):
-        about = about | dict(versions={k: v for k, v in versions().items() if k != 'numpy'})
+        computes = {k: v for k, v in versions().items() if k != 'numpy'}
+        about = about | dict(versions=computes)
         self.out, self.tell, self.bar = writable_dir(out), tell, None
         file = self.out/'run.json'
         if file.exists(): check_same_run(read_json(file), about, self.out)
@@ -459,9 +460,9 @@ def finish(self:Run,
 class Experiment:
     "A question that is asked of several seeds."
     name:str       # of the ledger and its picture
-    presets:dict   # name → settings, a dataclass; its field `repeats` is the number of seeds
-    make:object    # (settings, seed, device, tell) → a seed's dict; with pieces, (…, piece)
-    claims:list    # of `Claim`; a family is what stands before the dot of an id
+    presets:dict   # name → settings, a dataclass whose repeats is the number of seeds
+    make:object    # (settings, seed, device, tell[, piece]) → a seed's dict
+    claims:list    # a family is what stands before the dot of an id
     figure:object  # (ledger) → matplotlib figure
     tables:tuple=()    # (ledger, markdown) → text, printed below the claims
     pieces:object=None # (settings) → names of a seed's pieces; None: it is made in one
@@ -521,7 +522,7 @@ def out_of_memory(e:BaseException, # what was raised
     return lacking or isinstance(e, (MemoryError, torch.cuda.OutOfMemoryError))
 
 # %% ../nbs/10_runs.ipynb #8ca470c3
-def one_line_errors(func): # the function of a command, directly beneath `@call_parse`
+def one_line_errors(func): # the function of a command, directly beneath @call_parse
     "Turn bad input into `command: message` and exit status 2, Ctrl-C into a hint and 130."
     def message(e):
         if isinstance(e, (ValueError, OSError, ImportError, FloatingPointError)): return ' '.join(str(e).split())
