@@ -94,7 +94,8 @@ class TensorData:
         return TensorData(parts.pop('train'), self.y.to(device), **parts)
     def epoch(self, recipe, seed, epoch):
         "Batches (inputs, labels, rows) in a drawn order; one that is not full is left."
-        g, batch = generator('order', Seeds.of(seed).order, epoch), min(recipe.batch, len(self))
+        g = generator('order', Seeds.of(seed).order, epoch)
+        batch = min(recipe.batch, len(self))
         order = torch.randperm(len(self), generator=g)
         for rows in order.to(self.y.device).split(batch):
             if len(rows) < batch: return
@@ -109,7 +110,7 @@ class TensorData:
 # %% ../nbs/14_inputs.ipynb #3ac85cf4
 class ImageData:
     "A set of images, bytes until a batch is made; random crops and flips by the recipe."
-    def __init__(self, images): # an `images.Images`
+    def __init__(self, images): # a set of labelled images, as load_images gives
         self.images, self.y = images, images.y_train
     def __len__(self): return len(self.y)
     def to(self, device): return ImageData(self.images.to(device))
@@ -117,9 +118,11 @@ class ImageData:
         "Batches (images, labels, rows); order and crops follow from seed and epoch."
         x, plan, seeds = self.images.x_train, None, Seeds.of(seed)
         if recipe.augment:
-            plan = AugmentationPlan(len(x), seed_of(seeds.noise, 'crops'), size=x.shape[-1])
-        return batches(x, self.y, recipe.batch, seeds.order, epoch, plan, dtype=recipe.dtype,
-                       channels_last=recipe.channels_last, stats=self.images.stats)
+            crops = seed_of(seeds.noise, 'crops')
+            plan = AugmentationPlan(len(x), crops, size=x.shape[-1])
+        form = dict(dtype=recipe.dtype, channels_last=recipe.channels_last)
+        return batches(x, self.y, recipe.batch, seeds.order, epoch, plan,
+                       stats=self.images.stats, **form)
     def inputs(self, recipe, part, batch=500):
         "The images of a part, 'train' or 'test', in order."
         check_choice('part', part, ('train', 'test'))
@@ -135,7 +138,7 @@ class ImageData:
 
 # %% ../nbs/14_inputs.ipynb #a3eb5246
 @contextmanager
-def drawn_from(seed:int, # decides what torch, NumPy and `random` draw inside
+def drawn_from(seed:int, # decides what torch, NumPy and random draw inside
               ):
     "Context: random numbers from a seed; outside of it nothing has moved."
     before = np.random.get_state(), random.getstate()
@@ -183,15 +186,27 @@ def _of_loader(loader, name):
     if isinstance(loader.sampler, (RandomSampler, SequentialSampler)):
         dataset, *_ = _opened(loader.dataset, name)
         return dataset, loader.collate_fn, loader.num_workers, loader.batch_size
-    raise ValueError(f'{name} has a {type(loader.sampler).__name__}, but order is drawn here: give its data set instead')
+    kind = type(loader.sampler).__name__
+    raise ValueError(f'{name} has a {kind}, but order is drawn here: give its data set instead')
+
+# %% ../nbs/14_inputs.ipynb #d5cd29c8
+def _is_tuple(o):
+    "Are these several inputs? A tuple is, and a list of tensors."
+    return isinstance(o, tuple) or (isinstance(o, list) and len(o) > 0 and torch.is_tensor(o[0]))
 
 def _as_tensors(o):
     "A structure of tensors; NumPy's numbers become tensors, its float64 the networks' float32."
     if isinstance(o, dict): return {k: _as_tensors(v) for k, v in o.items()}
-    if isinstance(o, tuple) or (isinstance(o, list) and o and torch.is_tensor(o[0])): return tuple(map(_as_tensors, o))
+    if _is_tuple(o): return tuple(map(_as_tensors, o))
     if not isinstance(o, np.ndarray): return o
     if o.dtype.kind not in 'fiub': raise ValueError(f'arrays must hold numbers; got {o.dtype}: encode them first')
     return torch.as_tensor(o.astype(np.float32) if o.dtype == np.float64 else o)
+
+# %% ../nbs/14_inputs.ipynb #35c19a26
+def _is_pair(data):
+    "Are these data a pair of inputs and targets?"
+    if not isinstance(data, (tuple, list)) or len(data) != 2: return False
+    return type(data) is tuple or hasattr(data[1], 'shape')
 
 # %% ../nbs/14_inputs.ipynb #fcdd7c70
 MOST_BYTES = 2**31   # of inputs that are kept in memory
@@ -199,12 +214,11 @@ MOST_BYTES = 2**31   # of inputs that are kept in memory
 class Source:
     "A data set of any kind, read once; `ValueError` for one that cannot be learned from."
     def __init__(self,
-                 data,        # a pair (x, y), a Dataset of such pairs, or a DataLoader of one
+                 data,        # a pair (x, y), a Dataset of pairs, or a DataLoader of one
                  name='data', # what the caller calls it
                 ):
         self.name, self.random, self.batch, self.x = name, False, None, None
-        pair = isinstance(data, (tuple, list)) and len(data) == 2 and (type(data) is tuple or hasattr(data[1], 'shape'))
-        if pair: self._hold(*map(_as_tensors, data))
+        if _is_pair(data): self._hold(*map(_as_tensors, data))
         else: self._read(*_opened(data, name))
     def __len__(self): return len(self.y)
 
@@ -245,9 +259,11 @@ def _read(self:Source, dataset, collate, workers, batch):
 @patch
 def _fits(self:Source, x):
     "May a batch like this one be kept in memory?"
-    size = sum(o.element_size()*o[0].numel() for o in leaves(x)) * len(self.dataset)
-    return not self.random and self.collate is default_collate and size <= MOST_BYTES
+    if self.random or self.collate is not default_collate: return False
+    of_sample = sum(o.element_size()*o[0].numel() for o in leaves(x))
+    return of_sample*len(self.dataset) <= MOST_BYTES
 
+# %% ../nbs/14_inputs.ipynb #afe33cb9
 @patch
 def _look(self:Source):
     "Are there random transforms, and can they be repeated?"
@@ -259,10 +275,12 @@ def _look(self:Source):
                          'transforms must draw from the global random numbers of torch, NumPy or random')
     self.random = first != other
 
+# %% ../nbs/14_inputs.ipynb #102ed249
 def _joined(parts, name):
     "Batches as one structure."
     first = parts[0]
-    if isinstance(first, dict): return {k: _joined([o[k] for o in parts], name) for k in first}
+    def of(k): return _joined([o[k] for o in parts], name)
+    if isinstance(first, dict): return {k: of(k) for k in first}
     if isinstance(first, tuple): return tuple(_joined(list(o), name) for o in zip(*parts))
     if len({o.shape[1:] for o in parts}) == 1: return torch.cat(parts)
     raise ValueError(f'samples of {name} differ in shape: give a DataLoader with a collate_fn that pads them')
@@ -302,6 +320,12 @@ def _no_batch(e, name):
     found = [says for text, says in texts.items() if text in str(e)]
     return ValueError(f'samples of {name} {found[0]}') if found else e
 
+# %% ../nbs/14_inputs.ipynb #b623f1d4
+def _batches(source, rows, places, *key):
+    "Batches of rows, from memory or read anew."
+    if source.x is None: return source.load(rows, places, *key)
+    return ((take(source.x, rows[at]), source.y[rows[at]]) for at in places)
+
 # %% ../nbs/14_inputs.ipynb #0d423a7c
 class LoadedData:
     "Rows of sources, batches of which are read when they are needed."
@@ -315,7 +339,7 @@ class LoadedData:
         other.device, other.y = torch.device(device), self.y.to(device)
         return other
     def epoch(self, recipe, seed, epoch):
-        "Batches (inputs, targets, rows); order and transforms follow from seed and epoch."
+        "Batches (inputs, targets, rows), the same ones for a seed and epoch."
         seeds, (source, rows) = Seeds.of(seed), self.parts['train']
         g, batch = generator('order', seeds.order, epoch), min(recipe.batch, len(self))
         order = torch.randperm(len(self), generator=g)
@@ -332,11 +356,6 @@ class LoadedData:
         for x, _ in _batches(source, rows, places, 'part'): yield moved(x, self.device)
     @property
     def id(self): return checksum(*(o for _, o in self.parts.values()))
-
-def _batches(source, rows, places, *key):
-    "Batches of rows, from memory or read anew."
-    if source.x is None: return source.load(rows, places, *key)
-    return ((take(source.x, rows[at]), source.y[rows[at]]) for at in places)
 
 # %% ../nbs/14_inputs.ipynb #8cd26631
 def data_of(**parts): # name → (`Source`, rows), 'train' among them
