@@ -56,12 +56,13 @@ def generations(preset:Preset,   # sizes
                 fresh:bool=True, # born again from fresh weights, or continued
                 networks:int=4,  # in each generation
                 arm:Arm=Arm('generation'), # how students are taught
-                later:float=4.,  # c for students as teachers: their logits are large already
+                later:float=4.,  # c for students as teachers: they have large logits
                 device='cpu',    # where to train
                )->list:          # weights (networks, k, m, d) of generations 0 … n
     "Each generation is taught by the one before, one teacher a student."
     check_number('n, generations,', n, 1, whole=True)
-    check_number('networks, for a neighbour teaches,', networks, 1 if fresh else 2, whole=True)
+    least = 1 if fresh else 2
+    check_number('networks, for a neighbour teaches,', networks, least, whole=True)
     fit, first, data = train_singles(replace(preset, members=networks), seed, device)
     out = [fit.weight]
     for g in range(n):
@@ -72,13 +73,14 @@ def generations(preset:Preset,   # sizes
         teacher = (later if g else arm.scale) * (F if fresh else F.roll(-1, 0))
         objective = arm.step.objective(data.y, teacher)
         rule = dict(lr=arm.lr, steps=arm.steps)
-        out.append(train(start, data.x, data.y, objective, **rule, **preset.network).weight)
+        fit = train(start, data.x, data.y, objective, **rule, **preset.network)
+        out.append(fit.weight)
     return out
 
 # %% ../nbs/25_generations.ipynb #492d3928
 @dataclass(frozen=True)
 class Members:
-    "Sizes of the third question: do counts of views explain ensembles and generations of students?"
+    "Sizes of the third question: do counts of views explain ensembles and students?"
     sizes:Preset=SIZES    # the regime
     members:int=20        # singles
     generations:int=3     # of students born again
@@ -87,6 +89,7 @@ class Members:
     steps:int=400         # of a student
     repeats:int=5         # seeds
 
+# %% ../nbs/25_generations.ipynb #d6474e0d
 def _members_seed(o:Members, seed, device, tell):
     "Ensembles of 1, 2, …, and generations, of one seed."
     p, growing = replace(o.sizes, members=o.members), growing_ensembles(o.members)
@@ -119,13 +122,28 @@ def _over(name, g, count):
         return found[g]/count if g < len(found) else None
     return value
 
-MEMBERS_CLAIMS = [
-    *(Claim(f'count.K{K}', f'ensemble of {K}: single-view error, less the share of views that none of them holds',
-            '0 (derived)', Band((-2, 2), (-5, 5), 'points'), _count(K), (0, 0)) for K in (1, 2, 3, 5, 10)),
-    *(Claim(f'generation.g{g}', f'generation {g}, born again: single-view error over 2^−{g+1}', '1 (derived)',
-            Band((.5, 2)), _over('born_again', g, 2.**-(g+1)), (1, 1)) for g in (1, 2, 3)),
-    *(Claim(f'continued.g{g}', f'continued {g} times with a neighbour: single-view error over 2^−{2**g}',
-            '1 (derived)', Band((.5, 2)), _over('continued', g, 2.**-2**g), (1, 1)) for g in (1, 2))]
+# %% ../nbs/25_generations.ipynb #9abac8c3
+#| code-fold: true
+#| code-summary: "The claims and their rules"
+def _of_members(K):
+    said = f'ensemble of {K}: single-view error, less the share of views nobody holds'
+    rule = Band((-2, 2), (-5, 5), 'points')
+    return Claim(f'count.K{K}', said, '0 (derived)', rule, _count(K), (0, 0))
+
+def _of_generation(id, name, words, g, parts):
+    said = f'{words}: single-view error over the count 1/{parts}'
+    return Claim(id, said, '1 (derived)', Band((.5, 2)), _over(name, g, 1/parts), (1, 1))
+
+def _born(g):
+    words = f'born again, generation {g}'
+    return _of_generation(f'generation.g{g}', 'born_again', words, g, 2**(g+1))
+
+def _continued(g):
+    words = f"continued {'once' if g == 1 else 'twice'} with a neighbour"
+    return _of_generation(f'continued.g{g}', 'continued', words, g, 2**2**g)
+
+MEMBERS_CLAIMS = [*map(_of_members, (1, 2, 3, 5, 10)),
+                  *map(_born, (1, 2, 3)), *map(_continued, (1, 2))]
 
 # %% ../nbs/25_generations.ipynb #3cfc4338
 def count_axis(ax, rows):
@@ -147,17 +165,20 @@ def _generations_axis(ax, rows):
         for r in found: ax.plot(g, r, mark, color=colour, ms=4, alpha=.5)
         ax.plot(g, found.mean(0), color=colour, label=name.replace('_', ' '))
         ax.plot(g, [count(i) for i in g], '--', color=colour, lw=1, label='its count')
-    ax.set(yscale='log', xlabel='generation', ylabel='error on single-view data'); ax.legend(fontsize=8)
+    ax.set(yscale='log', xlabel='generation', ylabel='error on single-view data')
+    ax.set_yticks([.5, .25, .125, .0625], ['0.5', '0.25', '0.125', '0.0625']); ax.minorticks_off()
     ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.legend(fontsize=8)
 
 # %% ../nbs/25_generations.ipynb #40a6d146
 def _plot_members(ledger):
     "Error by members and by generation; the views won by the networks of the first seed."
     import matplotlib.pyplot as plt
     rows = ledger['seeds']
-    fig, axs = plt.subplots(1, 3, figsize=(13, 3.8), layout='constrained', facecolor='w')
-    count_axis(axs[0], rows); _generations_axis(axs[1], rows)
-    draw_grid(axs[2], torch.tensor(rows[0]['held']).bool())
+    fig, axs = plt.subplot_mosaic('ac;bc', figsize=(9, 6.4), layout='constrained', facecolor='w')
+    count_axis(axs['a'], rows)
+    _generations_axis(axs['b'], rows)
+    draw_grid(axs['c'], torch.tensor(rows[0]['held']).bool())
     return fig
 
 MEMBERS = Experiment('why_members', dict(

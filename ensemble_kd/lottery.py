@@ -17,6 +17,7 @@ from .data import toy
 from .ensemble import average_logits, error_rate, view_errors
 from .model import init_weights, predict, view_strength
 from .runs import Experiment
+from .self_distill import COLOURS
 from .theory import DATA, VARIES, Preset, train_singles
 from .train import GrowthLR, train
 from .views import both_views, views_held
@@ -26,13 +27,14 @@ SIZES = Preset(DATA, 1000, (), max_steps=2000, compiled=False)
 
 # %% ../nbs/24_lottery.ipynb #0ab68675
 def error_by_view(F:torch.Tensor,    # logits of the members, (L, n, k)
-                  sample,            # single-view data, a `Sample` with two views a class
+                  sample,            # single-view data, a Sample with two views a class
                   held:torch.Tensor, # views that the members hold, (L, k, 2) bool
                  )->torch.Tensor:    # (2, 2, 2): [shown held?, other held?] → wrong, all
     "Count errors on single-view data by what was shown and what is held."
     if not sample.single.all():
         raise ValueError('single-view data are needed, all of them')
-    check_tensor('views that the members hold', held, len(F), F.shape[-1], 2, floating=False)
+    shape = len(F), F.shape[-1], 2
+    check_tensor('views that the members hold', held, *shape, floating=False)
     y, view = sample.y.cpu(), sample.view.cpu()
     shown, other = (held[:,y,v].long() for v in (view, 1-view))          # (L, n)
     wrong = (F.argmax(-1).cpu() != y).double()
@@ -59,11 +61,13 @@ class Toy:
 def toy_row(t:Toy,        # sizes
             seed:int,     # decides data and first weights
             device='cpu', # where to train
-           )->dict:       # 'fitted', 'single', 'ensemble': accuracies; 'both': share of classes
+           )->dict:       # accuracies 'fitted', 'single', 'ensemble'; 'both' views: share
     "Train networks on the toy; means over training sets."
     rows, activation, sigma_p = [], dict(q=3, varrho=30.), t.noise/t.d**.5
     for i in range(t.draws):
-        def sample(n, part): return toy(n, generator(seed, i, part), t.d, sigma_p=sigma_p).to(device)
+        def sample(n, part):
+            drawn = toy(n, generator(seed, i, part), t.d, sigma_p=sigma_p)
+            return drawn.to(device)
         data, test = sample(t.n_train, 'train'), sample(t.n_test, 'test')
         seeds = [seed_of(seed, i, 'toy', l) for l in range(t.members)]
         start = init_weights(seeds, 2, t.m, t.d, t.sigma0, device=device)
@@ -74,11 +78,12 @@ def toy_row(t:Toy,        # sizes
         both = both_views(view_strength(w.cpu()))
         rows.append(dict(fitted=right(F, data), single=right(G, test),
                          ensemble=right(average_logits(G), test), both=both))
-    return {k: sum(r[k] for r in rows)/len(rows) for k in rows[0]}
+    def mean(key): return sum(r[key] for r in rows)/len(rows)
+    return {key: mean(key) for key in rows[0]}
 
 # %% ../nbs/24_lottery.ipynb #a6b6719e
 def advantage(start:torch.Tensor, # view strengths before training, (L, k, 2)
-              data,               # training data, a `Sample`
+              data,               # training data, a Sample
               q:int,              # degree of the smoothed ReLU, at least 3
               C_p:int=1,          # patches that share the weight of a feature
              )->torch.Tensor:     # (L, k): ln of view 1's number over view 2's
@@ -90,11 +95,14 @@ def advantage(start:torch.Tensor, # view strengths before training, (L, k, 2)
     return lead[...,0] - lead[...,1]
 
 def _pushes(data, f):
-    "The mean of a function of its own weights (n, 2) over a class's multi-view samples: (k, ...)."
+    "Mean, over a class's multi-view samples, of a function of their own weights (n, 2)."
     def own(i): return data.weight[~data.single & (data.y == i), i]
     every = [own(i) for i in range(data.weight.shape[1])]
-    if all((z > 0).any(0).all() for z in every): return torch.stack([f(z).mean(0) for z in every])
-    raise ValueError('every class needs multi-view samples that show both views')
+    if not all(map(_shows_both, every)):
+        raise ValueError('every class needs multi-view samples that show both views')
+    return torch.stack([f(z).mean(0) for z in every])
+
+def _shows_both(z): return bool((z > 0).any(0).all())
 
 # %% ../nbs/24_lottery.ipynb #8c43edc7
 def race_speed(level:torch.Tensor, # overlaps of a neuron with a view, (g,)
@@ -107,25 +115,27 @@ def race_speed(level:torch.Tensor, # overlaps of a neuron with a view, (g,)
     from numpy.polynomial.hermite_e import hermegauss
     x, share = (torch.from_numpy(o) for o in hermegauss(nodes))
     a = level.double()[:,None]*z.double()                       # (g, n)
-    seen = (a[...,None] + sigma*x).clamp(min=0)**(q-1) @ share/math.sqrt(2*math.pi)
+    active = (a[...,None] + sigma*x).clamp(min=0)               # (g, n, nodes)
+    seen = active**(q-1) @ share/math.sqrt(2*math.pi)
     return (seen*z).mean(-1)
 
 # %% ../nbs/24_lottery.ipynb #69c3fac5
 def race_times(start:torch.Tensor, # weights before training, (L, k, m, d)
-               data,               # training data, a `Sample`
+               data,               # training data, a Sample
                goal:float,         # overlap at which a view has taken off
                q:int=3,            # degree of the smoothed ReLU, at least 3
                varrho:float=30.,   # where it turns linear
                sigma_p:float=0.,   # of a coordinate of the patches' noise
-              )->torch.Tensor:     # (L, k, 2): training time (Σ learning rate), of the fastest neuron
+              )->torch.Tensor:     # (L, k, 2): Σ learning rate, of the fastest neuron
     "When would each view take off, if it ran alone? (The integral of dΛ / speed.)"
     check_number('q, for there is no race below 3,', q, 3, whole=True)
     check_number('goal', goal, 0, above=True)
     _pushes(data, lambda z: z)
     (L, k, _, _), V = start.shape, data.weight.shape[2]
     overlap, out = _overlaps(start, V), torch.zeros(L, k, V)
-    sigma = sigma_p * start[...,V*k:].square().sum(-1).mean().sqrt().item()
-    grid = goal*torch.cat([-torch.logspace(0, -3, 60), torch.logspace(-3, 0, 120)]).double()
+    sigma = sigma_p * _noise_norm(start, V*k)
+    below, above = -torch.logspace(0, -3, 60), torch.logspace(-3, 0, 120)
+    grid = goal*torch.cat([below, above]).double()
     for i in range(k):
         mine = data.weight[~data.single & (data.y == i), i].cpu()
         push = len(mine)/len(data)*(1-1/k)/varrho**(q-1)
@@ -140,6 +150,10 @@ def _overlaps(weight, V):
     L, k, m, _ = weight.shape
     every = weight[...,:V*k].reshape(L, k, m, k, V)
     return every.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2).cpu()
+
+def _noise_norm(weight, features):
+    "Length of the neurons' weights off the features (root of the mean square)."
+    return weight[...,features:].square().sum(-1).mean().sqrt().item()
 
 def _left(grid, speed, at):
     "Time from overlaps to the end of the grid, by the trapezoidal rule."
@@ -165,10 +179,12 @@ def take_off(history:dict, # of a `Fit`
 def _data(**kw): return dict(dist=replace(DATA, **kw))
 
 VARIATIONS = {
-    'σ₀ = 0.2': dict(sigma0=.2), 'σ₀ = 0.1': {}, 'σ₀ = 0.05': dict(sigma0=.05), 'σ₀ = 0.025': dict(sigma0=.025),
-    'm = 1': dict(m=1), 'm = 12': dict(m=12), 'q = 4': dict(q=4), 'ϱ = 10': dict(varrho=10.), 'ϱ = 100': dict(varrho=100.),
+    'σ₀ = 0.2': dict(sigma0=.2), 'σ₀ = 0.1': {},
+    'σ₀ = 0.05': dict(sigma0=.05), 'σ₀ = 0.025': dict(sigma0=.025),
+    'm = 1': dict(m=1), 'm = 12': dict(m=12), 'q = 4': dict(q=4),
+    'ϱ = 10': dict(varrho=10.), 'ϱ = 100': dict(varrho=100.),
     'N = 3170': dict(n_train=3170), 's = 1.58': _data(s=1.58), 'P = 100': _data(P=100)}
-SERIES = {name: .1 if not o else o['sigma0'] for name, o in VARIATIONS.items() if not o or 'sigma0' in o}
+SERIES = {f'σ₀ = {o:g}': o for o in (.2, .1, .05, .025)}
 
 # %% ../nbs/24_lottery.ipynb #d1bdc436
 def limit(sizes, # e.g. σ₀, at least three
@@ -177,8 +193,17 @@ def limit(sizes, # e.g. σ₀, at least three
     "Extrapolate errors to size 0."
     from scipy.stats import linregress
     if len(sizes) != len(errors) or len({*sizes}) < 3:
-        raise ValueError(f'three different sizes at least, and an error for each; got {list(sizes)}, {list(errors)}')
+        got = f'got {list(sizes)}, {list(errors)}'
+        raise ValueError(f'three different sizes at least, and an error for each; {got}')
     return float(linregress(list(sizes), list(errors)).intercept)
+
+# %% ../nbs/24_lottery.ipynb #20a284a2
+def _short(x): return [float(f'{v:.4g}') for v in x.flatten().tolist()]
+
+def _curve(history, most=60):
+    "Strengths of the first member over time, thinned."
+    rows = slice(None, None, -(-len(history['time'])//most))
+    return dict(time=_short(history['time'][rows,0]), strength=[_short(o) for o in history['strength'][rows,0]])
 
 # %% ../nbs/24_lottery.ipynb #8e8e956d
 def race_row(preset:Preset, # sizes
@@ -201,13 +226,6 @@ def race_row(preset:Preset, # sizes
                 single=e[0].mean().item(), multi=e[1].mean().item(), fitted=fit.done.double().mean().item(),
                 curve=_curve(fit.history))
 
-def _short(x): return [float(f'{v:.4g}') for v in x.flatten().tolist()]
-
-def _curve(history, most=60):
-    "Strengths of the first member over time, thinned."
-    rows = slice(None, None, -(-len(history['time'])//most))
-    return dict(time=_short(history['time'][rows,0]), strength=[_short(o) for o in history['strength'][rows,0]])
-
 # %% ../nbs/24_lottery.ipynb #7e4c8e57
 @dataclass(frozen=True)
 class Mechanism:
@@ -229,6 +247,8 @@ def _mechanism_seed(o:Mechanism, seed, device, tell):
     return dict(cells=cells.tolist(), toy=toy_row(o.toy, seed, device))
 
 # %% ../nbs/24_lottery.ipynb #f9b0877a
+#| code-fold: true
+#| code-summary: "The claims and their rules"
 def _cell(shown, other):
     "Error where the shown view and the other one are held, or not, in %."
     def value(row):
@@ -239,15 +259,17 @@ def _cell(shown, other):
 def _toy(key): return lambda row: 100*row['toy'][key]
 
 MECHANISM_CLAIMS = [
-    Claim('mechanism.held', 'a network that holds the shown view alone is right: error on single-view data', '0',
+    Claim('mechanism.held', 'a network that holds the shown view alone is right: '
+          'error on single-view data', '0',
           Band((0, 1), (0, 5), '%'), _cell(1, 0), (0, 0)),
-    Claim('mechanism.not_held', 'one that holds the other view alone is wrong', '100 % (derived)',
-          Band((90, 100), (75, 100), '%'), _cell(0, 1), (100, 100)),
-    Claim('mechanism.both', 'one that holds both is right', '0', Band((0, 5), (0, 20), '%'), _cell(1, 1), (0, 0)),
+    Claim('mechanism.not_held', 'one that holds the other view alone is wrong',
+          '100 % (derived)', Band((90, 100), (75, 100), '%'), _cell(0, 1), (100, 100)),
+    Claim('mechanism.both', 'one that holds both is right', '0',
+          Band((0, 5), (0, 20), '%'), _cell(1, 1), (0, 0)),
     Claim('toy.single', 'the toy: accuracy of a single network', '90 %',
           Band((88, 92), (85, 97.5), '%'), _toy('single'), (90, 90)),
-    Claim('toy.ensemble', 'and of the ensemble of ten', '100 %', Band((99.5, 100), (98, 100), '%'), _toy('ensemble'),
-          (100, 100))]
+    Claim('toy.ensemble', 'and of the ensemble of ten', '100 %',
+          Band((99.5, 100), (98, 100), '%'), _toy('ensemble'), (100, 100))]
 
 # %% ../nbs/24_lottery.ipynb #1825e2e1
 def _plot_mechanism(ledger):
@@ -255,16 +277,20 @@ def _plot_mechanism(ledger):
     import matplotlib.pyplot as plt
     rows = ledger['seeds']
     fig, axs = plt.subplots(1, 2, figsize=(9, 3.2), layout='constrained', facecolor='w', width_ratios=(3, 2))
-    names = {(1, 0): 'shown held,\nother not', (1, 1): 'both held', (0, 1): 'shown not held,\nother held'}
+    names = {(1, 0): 'the view\nshown', (1, 1): 'both', (0, 1): 'the other\nview'}
     for i, key in enumerate(names):
         values = [_cell(*key)(r) for r in rows if _cell(*key)(r) is not None]
-        axs[0].bar(i, sum(values)/len(values) if values else 0, color='#9ecae1')
-        axs[0].plot([i]*len(values), values, 'o', color='#0072b2', ms=4)
-    axs[0].set_xticks(range(3), names.values()); axs[0].set(ylabel='error on single-view data (%)', ylim=(-3, 103))
+        axs[0].bar(i, sum(values)/len(values) if values else 0, color='#bbbbbb')
+        axs[0].plot([i]*len(values), values, 'o', color='k', ms=4)
+    axs[0].set_xticks(range(3), names.values())
+    axs[0].set(xlabel='views held', ylabel='error on single-view data (%)', ylim=(-3, 103))
     for i, key in enumerate(('single', 'ensemble')):
-        axs[1].plot([i]*len(rows), [_toy(key)(r) for r in rows], 'o', color='#0072b2', ms=4)
+        accuracies = [_toy(key)(r) for r in rows]
+        axs[1].plot([i]*len(rows), accuracies, 'o', color=COLOURS[key], ms=6)
     axs[1].axhline(90, color='.6', ls='--', lw=1)
-    axs[1].set_xticks(range(2), ('single', 'ensemble')); axs[1].set(ylabel='accuracy on the toy (%)', xlim=(-.5, 1.5))
+    axs[1].text(-.45, 90.1, "paper's single network", fontsize=8)
+    axs[1].set_xticks(range(2), ('single', 'ensemble'))
+    axs[1].set(ylabel='accuracy on the toy (%)', xlim=(-.5, 1.5))
     return fig
 
 MECHANISM = Experiment('why_mechanism', dict(
@@ -272,12 +298,11 @@ MECHANISM = Experiment('why_mechanism', dict(
     _mechanism_seed, MECHANISM_CLAIMS, _plot_mechanism, varies=VARIES)
 
 # %% ../nbs/24_lottery.ipynb #37f9b30c
-# the regime, with a learning rate that crosses any plateau in few steps
 FAST = replace(SIZES, lr=GrowthLR(.15, 10., 1e8), n_test=8000)
 
 @dataclass(frozen=True)
 class Lottery:
-    "Sizes of the second question: was the winner foretold, and what decides how many classes learn both?"
+    "Sizes of the second question: was the winner foretold, what decides who learns both?"
     sizes:Preset=FAST     # the regime
     variations:tuple=tuple(VARIATIONS) # of it
     repeats:int=8         # seeds
@@ -297,10 +322,13 @@ def _share(key, near=None, name=BASE):
     def value(row):
         o = row.get(name)
         if o is None: return None
-        kept = [v for v, lead in zip(o[key], o['lead']) if near is None or abs(lead) > near]
+        kept = [v for v, lead in zip(o[key], o['lead']) if _clear(lead, near)]
         return 100*sum(kept)/len(kept) if kept else None
     return value
 
+def _clear(lead, near): return near is None or abs(lead) > near
+
+# %% ../nbs/24_lottery.ipynb #a585d453
 def _measured(row):
     "Times foretold and measured, where the view took off."
     pairs = zip(row[BASE]['predicted'], row[BASE]['measured'])
@@ -322,31 +350,45 @@ def _limit(row):
     return limit(list(there.values()), [row[name]['single'] for name in there])
 
 # %% ../nbs/24_lottery.ipynb #fdbabac0
+#| code-fold: true
+#| code-summary: "The claims and their rules"
+_NEARLY_ALL = Band((95, None), (85, None), '% of classes')
 LOTTERY_CLAIMS = [
-    Claim('lottery.foretold', 'winners foretold by Lemma D.19, outside near ties (margin 0.1)', 'all',
-          Band((95, None), (85, None), '% of classes'), _share('right', .1), (100, 100)),
-    Claim('lottery.race', 'winners foretold by the race with its noise, outside the same near ties', 'all (derived)',
-          Band((95, None), (85, None), '% of classes'), _share('fore', .1), (100, 100)),
-    Claim('lottery.times', 'time at which the winner takes off, measured over foretold (the middle one)', '1 (derived)',
-          Band((.8, 1.25), (.5, 2)), _ratio, (1, 1)),
-    Claim('lottery.order', 'rank correlation of the two times over members and classes', '1 (derived)',
-          Band((.8, 1), (.6, 1)), _order, (1, 1)),
-    Claim('limit.single', 'single-view error of a single network, extrapolated to σ₀ = 0', '0.49 to 0.51',
-          Band((.49, .51), (.45, .55)), _limit, (.49, .51)),
+    Claim('lottery.foretold', 'winners foretold by Lemma D.19, '
+          'outside near ties (margin 0.1)',
+          'all', _NEARLY_ALL, _share('right', .1), (100, 100)),
+    Claim('lottery.race', 'winners foretold by the race with its noise, '
+          'outside the same near ties',
+          'all (derived)', _NEARLY_ALL, _share('fore', .1), (100, 100)),
+    Claim('lottery.times', 'time at which the winner takes off, '
+          'measured over foretold (the middle one)',
+          '1 (derived)', Band((.8, 1.25), (.5, 2)), _ratio, (1, 1)),
+    Claim('lottery.order', 'rank correlation of the two times over members and classes',
+          '1 (derived)', Band((.8, 1), (.6, 1)), _order, (1, 1)),
+    Claim('limit.single', 'single-view error of a single network, extrapolated to σ₀ = 0',
+          '0.49 to 0.51', Band((.49, .51), (.45, .55)), _limit, (.49, .51)),
     Claim('limit.both', 'classes with both views at σ₀ = 0.025', '0 (derived)',
-          Band((None, 2), (None, 5), '% of classes'), _share('both', name='σ₀ = 0.025'), (0, 0))]
+          Band((None, 2), (None, 5), '% of classes'),
+          _share('both', name='σ₀ = 0.025'), (0, 0))]
 
 # %% ../nbs/24_lottery.ipynb #f89cf72c
 def _margin_axis(ax, rows, bins=(0, .05, .1, .2, .3, .5, 3)):
     "Winners foretold, and classes with both views, by margin."
     pairs = [o for r in rows for o in zip(r[BASE]['lead'], r[BASE]['right'], r[BASE]['both'])]
+    ends = list(zip(bins, bins[1:]))
     for key, label, colour in ((1, 'winner foretold', '#0072b2'), (2, 'both views held', '#e69f00')):
-        found = [[o[key] for o in pairs if low <= abs(o[0]) < high] for low, high in zip(bins, bins[1:])]
-        ax.plot([100*sum(o)/len(o) if o else math.nan for o in found], 'o-', color=colour, label=label)
-    names = [f'{a}–{b}' for a, b in zip(bins, bins[1:])]
+        shares = [_share_between(pairs, key, *o) for o in ends]
+        ax.plot(shares, 'o-', color=colour, label=label)
+    names = [f'{a}–{b}' for a, b in ends]
     ax.set_xticks(range(len(names)), names, fontsize=7)
     ax.set(xlabel='margin of the lead at the start', ylabel='classes (%)', ylim=(-5, 105)); ax.legend(fontsize=8)
 
+def _share_between(pairs, key, low, high):
+    "Share of the classes with a margin in [low, high), in %; NaN where there are none."
+    found = [o[key] for o in pairs if low <= abs(o[0]) < high]
+    return 100*sum(found)/len(found) if found else math.nan
+
+# %% ../nbs/24_lottery.ipynb #d995088f
 def _times_axis(ax, rows):
     "Foretold against measured times."
     for r in rows:
@@ -354,7 +396,8 @@ def _times_axis(ax, rows):
         ax.plot(p, m, '.', ms=3, color='#0072b2', alpha=.5)
     ends = [min(p), max(p)]
     ax.plot(ends, ends, 'k--', lw=1)
-    ax.set(xscale='log', yscale='log', xlabel='take-off foretold (training time)', ylabel='measured')
+    ax.set(xscale='log', yscale='log', xlabel='take-off foretold (Σ learning rate)',
+           ylabel='measured (Σ learning rate)')
     for axis in (ax.xaxis, ax.yaxis): axis.set_minor_formatter('')
 
 def _limit_axis(ax, rows):
@@ -364,7 +407,8 @@ def _limit_axis(ax, rows):
     ends = [_limit(r) for r in rows if _limit(r) is not None]
     ax.plot([0]*len(ends), ends, 'D', ms=4, color='#d55e00', alpha=.6, label='extrapolated, each seed')
     ax.axhline(.5, color='k', ls='--', lw=1, label='theory')
-    ax.set(xlabel='σ₀', ylabel='single-view error of a single', xlim=(-.01, None)); ax.legend(fontsize=8)
+    ax.set(xlabel='size of the first weights σ₀', ylabel='single-view error (μ)', xlim=(-.01, None))
+    ax.legend(fontsize=8)
 
 # %% ../nbs/24_lottery.ipynb #d78847f0
 def race_axis(ax, row):
@@ -372,11 +416,13 @@ def race_axis(ax, row):
     curve = row[BASE]['curve']
     s = torch.tensor(curve['strength'])
     for i in range(s.shape[1]//2):
-        a, b = sorted((s[:,2*i], s[:,2*i+1]), key=lambda o: -o[-1])
+        a, b = sorted((s[:,2*i], s[:,2*i+1]), key=_end, reverse=True)
         ax.plot(curve['time'], a.clamp(min=1e-2), color='#0072b2', lw=1, label='winner' if not i else None)
         ax.plot(curve['time'], b.clamp(min=1e-2), color='#e69f00', lw=1, label='loser' if not i else None)
     ax.set(xscale='log', yscale='log', xlabel='training time (Σ learning rate)', ylabel='view strength Λ')
     ax.legend(fontsize=8)
+
+def _end(curve): return curve[-1].item()
 
 # %% ../nbs/24_lottery.ipynb #6cb2be50
 def _plot_lottery(ledger):
