@@ -41,10 +41,10 @@ def _shares(weights, L):
 
 # %% ../nbs/16_members.ipynb #12c5a149
 class Ensemble(nn.Module):
-    "Networks as one module: `net(x)` is their average, `net.members(x)` what each of them says."
+    "Networks as one module: `net(x)` is their average; `net.members(x)`, what each says."
     def __init__(self,
-                 nets,             # the members: modules, of one architecture or of several
-                 outputs='logits', # what is averaged: 'logits', 'probabilities' or 'values'
+                 nets,             # the members: modules, of one architecture or several
+                 outputs='logits', # what is averaged, 'logits', 'probabilities', 'values'
                  weights=None,     # a number ≥ 0 for each member; equal ones by default
                 ):
         super().__init__()
@@ -55,11 +55,11 @@ class Ensemble(nn.Module):
 
     @classmethod
     def load(cls,
-             folder,       # written by `save`
-             make=None,    # the factory of the members, or a list, one each; None: those that were saved
+             folder,       # written by save
+             make=None,    # factory of the members, or one each; None: those saved
              device='cpu', # where to
             ):             # the ensemble, in evaluation mode
-        "The ensemble that `save` wrote; `ValueError` for files that are damaged, lost, or of other networks."
+        "What `save` wrote; `ValueError` for damaged or lost files, or other networks."
         return _loaded(cls, Path(folder), make, check_device(device))
 
     def __len__(self): return len(self.nets)
@@ -68,7 +68,7 @@ class Ensemble(nn.Module):
     def extra_repr(self): return f'outputs={self.outputs!r}'
 
     @property
-    def id(self): return f'{_id(self.state_dict())}-{_structure(self)}'   # what tells it from others
+    def id(self): return f'{_id(self.state_dict())}-{_structure(self)}'
 
 # %% ../nbs/16_members.ipynb #2946e716
 def _at_least_float32(o):
@@ -85,7 +85,7 @@ def _arguments(x, named):
 # %% ../nbs/16_members.ipynb #00b2cb83
 @patch
 def members(self:Ensemble,
-            *x,             # inputs: a tensor; a tuple is passed on as arguments, a dict by name
+            *x,             # a tensor; a tuple is passed as arguments, a dict by name
             **named,        # inputs by name
            )->torch.Tensor: # (L, n, k), in float32 at least
     "What each member says."
@@ -98,10 +98,10 @@ def members(self:Ensemble,
 # %% ../nbs/16_members.ipynb #85e0b731
 @patch
 def forward(self:Ensemble,
-            *x,             # inputs, as for `members`
+            *x,             # inputs, as for members
             **named,        # inputs by name
            )->torch.Tensor: # (n, k)
-    "The members' average: of logits, of probabilities (the log of their mean), or of values."
+    "Their average: of logits, of probabilities (the log of the mean), or of values."
     F, w = self.members(*x, **named), self.weights
     if self.outputs == 'probabilities':
         logp = F.log_softmax(-1)
@@ -192,10 +192,10 @@ def _save_member(folder, i, net, make):
 @patch
 def save(self:Ensemble,
          folder,     # created if need be
-         make=None,  # the factory of the members, or a list, one each, so that `load` needs none
+         make=None,  # the factory of the members, or one each, so that load needs none
          about=None, # a note on what they are, anything JSON can hold
         )->Path:     # the folder
-    "Weights as safetensors, the rest as JSON, all or nothing; `OSError` if they cannot be written."
+    "Weights as safetensors, the rest as JSON, all or nothing; `OSError` if it cannot."
     makes, folder = _makes(make, len(self)), writable_dir(folder)
     entries = [_save_member(folder, i, *o) for i, o in enumerate(zip(self.nets, makes))]
     weights = None if self.weights is None else self.weights.tolist()
@@ -219,6 +219,7 @@ def _is_own(make):
     "Is it a function that the running script or notebook defines?"
     return inspect.isfunction(make) and make.__module__ == '__main__'
 
+# %% ../nbs/16_members.ipynb #26900c53
 def _looked_up(spec):
     "The factory that a card names, among what is imported; None if it is not there, or might do anything."
     module, _, name = spec['function'].partition(':')
@@ -261,7 +262,8 @@ def _shapes(state): return {k: tuple(v.shape) for k, v in state.items()}
 def _check_like(where, net, state):
     "Raise `ValueError` unless a network has the weights of these names and shapes."
     own, saved = _shapes(net.state_dict()), _shapes(state)
-    others = sorted(k for k in own.keys() | saved.keys() if own.get(k) != saved.get(k))
+    def differs(name): return own.get(name) != saved.get(name)
+    others = sorted(filter(differs, own.keys() | saved.keys()))
     if not others: return
     a, b = (o.get(others[0], 'not there') for o in (saved, own))
     raise ValueError(f'{where} is another network than its factory makes: {others[0]!r} is {a} in the file, '
@@ -324,25 +326,27 @@ def _export_onnx(net, x, dynamic, file, names):
 # %% ../nbs/16_members.ipynb #bba5fa67
 @patch
 def export(self:Ensemble,
-           file,    # to write: '.pt2' for `torch.export.load`, '.onnx' for ONNX
+           file,    # to write: '.pt2' for torch.export.load, '.onnx' for ONNX
            example, # inputs as the ensemble takes them, two samples at least
           )->Path:  # the file
-    "Write the whole ensemble as one program; `ImportError` if ONNX's packages are missing."
+    "Write the ensemble as one program; `ImportError` if ONNX's packages are missing."
     file, (x, names) = Path(file), _check_example(example)
     kind = check_choice('kind of file', file.suffix, ('.pt2', '.onnx'))
     writable_dir(file.parent)
     net, n = _InOrder(self, names).eval(), torch.export.Dim('n')
     dynamic = dict(x=tuple({0: n} for _ in x))
     if kind == '.onnx': _export_onnx(net, x, dynamic, file, names)
-    else: torch.export.save(torch.export.export(net, x, dynamic_shapes=dynamic), str(file))
+    else:
+        program = torch.export.export(net, x, dynamic_shapes=dynamic)
+        torch.export.save(program, str(file))
     return file
 
 # %% ../nbs/16_members.ipynb #2b6d1824
 class Snapshots:
-    "A learning rate that falls along a cosine and starts again, and a copy of the network whenever it has fallen."
+    "A learning rate that falls along a cosine, again and again; a copy at each end."
     def __init__(self,
                  net:nn.Module, # what is trained
-                 optimizer,     # its optimiser; the learning rates it has now are the highest
+                 optimizer,     # its optimiser; its learning rates now are the highest
                  cycle:int,     # steps of a cycle, C
                 ):
         self.net, self.optimizer, self.steps, self.nets = net, optimizer, 0, []
@@ -350,7 +354,7 @@ class Snapshots:
         self.highest = [o['lr'] for o in optimizer.param_groups]
 
     def step(self):
-        "To be called after each step of the optimiser: sets the rate of the next; copies at the end of a cycle."
+        "After each step of the optimiser: set the next rate; copy at the end of a cycle."
         self.steps += 1
         t = self.steps % self.cycle
         if not t: self.nets.append(copy.deepcopy(self.net).eval())
@@ -358,7 +362,7 @@ class Snapshots:
             group['lr'] = lr/2 * (1 + math.cos(math.pi*t/self.cycle))
 
     def ensemble(self, last:int=None, outputs:str='logits'):
-        "The `last` snapshots (all of them by default) as an `Ensemble`; `ValueError` if there are fewer."
+        "The `last` snapshots, or all, as an `Ensemble`; `ValueError` if there are fewer."
         most = check_number('the number of finished cycles', len(self.nets), 1)
         last = check_number('last', most if last is None else last, 1, most, whole=True)
         return Ensemble(self.nets[-last:], outputs)
