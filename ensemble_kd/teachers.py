@@ -27,8 +27,9 @@ def _packed(z, top, dtype):
     check_number(f'top, of {k} classes,', top, 1, k-1, whole=True)
     logp, classes = z.double().log_softmax(-1).topk(top)
     left = 1 - logp.exp().sum(-1).clamp(max=1-1e-12)
-    rest, k = left.log() - math.log(k-top), torch.full((len(z),), k, dtype=torch.int32)
-    return dict(outputs=logp.to(dtype), classes=classes.int(), rest=rest.to(dtype), k=k)
+    rest = left.log() - math.log(k-top)
+    many = torch.full((len(z),), k, dtype=torch.int32)
+    return dict(outputs=logp.to(dtype), classes=classes.int(), rest=rest.to(dtype), k=many)
 
 def _unpacked(o):
     "Stored outputs, in float32; logits of all classes if only the largest were kept."
@@ -57,17 +58,20 @@ def _read_card(folder):
 
 # %% ../nbs/17_teachers.ipynb #89fe5355
 class SavedOutputs:
-    "Outputs on disk: `saved[rows]` reads some; `saved(x, rows)`, too, as a `Trainer` asks its teacher."
+    "Outputs on disk: `saved[rows]`, or `saved(x, rows)`, as a `Trainer` asks."
     def __init__(self,
-                 folder,     # written by `save_outputs`
+                 folder,     # written by save_outputs
                  about=None, # whose outputs they must be, as given there; None: anybody's
                 ):
         folder = Path(folder)
         settings, n, starts = _read_card(folder)
-        if about is not None: check_same_run(settings, settings | dict(about=about), folder)
-        if not starts: raise ValueError(f'{str(folder)!r} is not finished: call save_outputs again, which goes on')
+        wanted = settings if about is None else settings | dict(about=about)
+        check_same_run(settings, wanted, folder)
+        if not starts: raise ValueError(f'{str(folder)!r} is not finished: '
+                                        'call save_outputs again, which goes on')
         self.rows, self.starts = torch.arange(n), torch.tensor(starts)
-        self.blocks = [_mapped(_block_file(folder, o), settings | dict(start=o)) for o in starts]
+        def block(o): return _mapped(_block_file(folder, o), settings | dict(start=o))
+        self.blocks = [block(o) for o in starts]
 
     def __len__(self): return len(self.rows)
     def __call__(self, x, rows): return self[rows].to(rows.device)
@@ -75,7 +79,8 @@ class SavedOutputs:
     def check(self, n):
         "Raise `ValueError` unless there are outputs for n samples."
         if len(self) == n: return
-        raise ValueError(f'the teacher needs logits for each of the {n} samples; got {len(self)}')
+        raise ValueError(f'the teacher needs logits for each of the {n} samples; '
+                         f'got {len(self)}')
 
 # %% ../nbs/17_teachers.ipynb #4070ed92
 @patch
@@ -110,12 +115,18 @@ def _count(x):
     while not torch.is_tensor(x): x = next(iter(x.values() if isinstance(x, dict) else x))
     return len(x)
 
+# %% ../nbs/17_teachers.ipynb #6fc8c958
+def _stacked(parts):
+    "What was stored of several batches, as of one."
+    def of(k): return torch.cat([o[k] for o in parts])
+    return {k: of(k) for k in parts[0]}
+
 def _save_block(file, about, batches, say):
     "Compute and write what a teacher says about some batches, unless it is there; the number of samples."
     found = _intact(file, about)
     if not found:
         parts = [say(x) for x in batches]
-        save_arrays(file, about, {k: torch.cat([o[k] for o in parts]) for k in parts[0]})
+        save_arrays(file, about, _stacked(parts))
         return sum(len(o['outputs']) for o in parts)
     n = sum(map(_count, batches))
     if n == found: return n
@@ -146,15 +157,15 @@ def _check_teacher(net):
     raise ValueError(f'the teacher must be a module, or a function of the inputs; got {type(net).__name__}')
 
 # %% ../nbs/17_teachers.ipynb #fe48ee93
-def save_outputs(folder,         # created if need be; what it holds already is not computed again
+def save_outputs(folder,         # created if need be; what it holds is not computed again
                  net,            # the teacher, a module, or a function of the inputs
                  inputs,         # batches of inputs: every sample once, in order
-                 about,          # tells these data from others (and a function from others): `data.id`
+                 about,          # tells these data (and a function) from others
                  top:int=None,   # of how many classes; None: all
                  half:bool=True, # in half precision
                  batches:int=50, # batches a file
                 )->SavedOutputs: # all of them
-    "Compute and keep what a teacher says; `ValueError` if the folder is of other data or another teacher."
+    "Compute and keep what a teacher says; `ValueError` if the folder is of another."
     check_number('batches', batches, 1, whole=True)
     if top is not None: check_number('top', top, 1, whole=True)
     net, teacher = _check_teacher(net)
@@ -167,6 +178,7 @@ def save_outputs(folder,         # created if need be; what it holds already is 
     for group in _in_groups(inputs, batches):
         starts.append(n)
         n += _save_block(_block_file(folder, n), settings | dict(start=n), group, say)
-    if not n: raise ValueError('there are no inputs: pass an iterable of batches, a new one for each call')
+    if not n: raise ValueError('there are no inputs: pass an iterable of batches, '
+                               'a new one for each call')
     write_json(card, dict(settings=settings, samples=n, starts=starts))
     return SavedOutputs(folder)
