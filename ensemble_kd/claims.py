@@ -177,6 +177,7 @@ def _ledger_row(claim, values, level, varies, shared):
 
 def _on_samples(claim, row, values):
     "The same row, its verdict held against the interval over resampled test samples."
+    if not values: return row
     def ends(level): return np.quantile(values, [(1-level)/2, (1+level)/2]).tolist()
     ci = dict(ci95_samples=ends(.95))
     if row['verdict'] == 'inconclusive': return row | ci
@@ -193,7 +194,7 @@ def judge_families(claims:list, # of `Claim`
     for o in claims: families.setdefault(o.id.split('.')[0], []).append(o)
     return [row for o in families.values() for row in judge(o, rows, **kwargs)]
 
-# %% ../nbs/09_claims.ipynb #3b90dc3d
+# %% ../nbs/09_claims.ipynb #74dc168f
 def badge(verdict:str, # 'reproduced', 'near', 'inconclusive' or 'not'
          )->str:       # for a table on a page
     "A verdict with the class that colours it."
