@@ -7,7 +7,7 @@ __all__ = ['check_number', 'check_choice', 'check_tensor', 'check_alike', 'check
            'seed_of', 'generator', 'blocks', 'table']
 
 # %% ../nbs/core.ipynb #18bc5009
-import math, operator
+import math, operator, re
 from hashlib import sha256
 import torch
 
@@ -34,7 +34,7 @@ def check_number(name:str,         # what the caller calls it
                  value,            # what was given
                  low:float=None,   # smallest value allowed
                  high:float=None,  # largest value allowed
-                 above:bool=False, # must it lie above `low`, not only at it?
+                 above:bool=False, # must it lie above low, not only at it?
                  whole:bool=False, # must it be a whole number?
                 ):                 # the value, as it was given
     "A number within its bounds, as it is; raises `ValueError` for any other, or NaN."
@@ -157,7 +157,7 @@ def seed_of(*key)->int: # whole numbers and names, e.g. (0, 'members', 3)
     return int(state >> np.uint64(1))
 
 # %% ../nbs/core.ipynb #eea229dd
-def generator(*key,         # as for `seed_of`
+def generator(*key,         # as for seed_of
               device='cpu', # where the numbers are drawn
              )->torch.Generator: # seeded by the key
     "A source of random numbers that belongs to the key alone."
@@ -179,6 +179,15 @@ def _piped(row):
     "A line of a Markdown table."
     return '| ' + ' | '.join(o.replace('|', r'\|') for o in row) + ' |'
 
+def _seen(cell):
+    "How many characters of a cell a page shows, but for tags, addresses of links and marks."
+    return len(re.sub(r'</?[a-z][^>]*>|\]\([^)]*\)|[`*\[]', '', cell))
+
+def _dashes(cells, most=60):
+    "The line under the head of a Markdown table."
+    widths = [min(most, max(map(_seen, column))) for column in zip(*cells)]
+    return '|' + '|'.join('-'*(w+2) for w in widths) + '|'
+
 # %% ../nbs/core.ipynb #1ad5eed5
 def table(head:list,           # names of the columns
           rows:list,           # cells, any objects
@@ -188,11 +197,10 @@ def table(head:list,           # names of the columns
     cells = [list(map(str, row)) for row in (head, *rows)]
     if any(len(row) != len(head) for row in cells):
         raise ValueError(f'every row must have {len(head)} cells')
-    widths = [max(map(len, column)) for column in zip(*cells)]
     if markdown:
-        lines = list(map(_piped, cells))
-        dashes = '|' + '|'.join('-'*(min(w, 60)+2) for w in widths) + '|'
+        lines, dashes = list(map(_piped, cells)), _dashes(cells)
     else:
+        widths = [max(map(len, column)) for column in zip(*cells)]
         lines = [_aligned(row, widths) for row in cells]
         dashes = '  '.join('-'*w for w in widths)
     return '\n'.join([lines[0], dashes, *lines[1:]])
