@@ -31,7 +31,7 @@ def digits()->tuple: # images (1797, 1, 8, 8) in [0, 2], labels (1797,)
 def shuffled(y:torch.Tensor, # labels (n,), or a regression's targets
              seed:int,       # draws the order
             )->torch.Tensor: # rows, (n,)
-    "An order of which every prefix holds each class in proportion; a plain one for a regression."
+    "An order of which every prefix holds each class in proportion (a regression: any)."
     check_number('the seed of the split', seed, 0, whole=True)
     rng = np.random.default_rng(seed)
     if y.is_floating_point(): return torch.from_numpy(rng.permutation(len(y)))
@@ -93,17 +93,21 @@ def mlp(inputs:int,   # numbers a sample
 # %% ../nbs/18_files.ipynb #217e8f21
 MOST_KINDS = 50 # different texts of a column that become columns; whole numbers that count as classes
 
+def _stripped(cells): return [o.strip() for o in cells]
+
 def _columns(path):
     "Name → cells of a table; `ValueError` for a file that is none."
     lines = Path(path).read_text(encoding='utf-8-sig').splitlines()
     delimiter = max(',;\t', key=lines[0].count) if lines else ','
-    head, *rows = [[o.strip() for o in row] for row in csv.reader(lines, delimiter=delimiter) if row] or [[]]
+    cells = [_stripped(row) for row in csv.reader(lines, delimiter=delimiter) if row]
+    head, *rows = cells or [[]]
     if not rows: raise ValueError(f'{str(path)!r} has no rows: expected names of columns, then values')
     for i, row in enumerate(rows):
         if len(row) != len(head):
             raise ValueError(f'{str(path)!r}: row {i+2} has {len(row)} cells, but there are {len(head)} columns')
     return dict(zip(head, zip(*rows)))
 
+# %% ../nbs/18_files.ipynb #d2ecdb1c
 def _floats(cells):
     "Cells as numbers, None if one is no finite number."
     try: values = [float(o) for o in cells]
@@ -122,15 +126,21 @@ def _features(name, cells, path):
     _check_filled(name, cells, path)
     values, kinds = _floats(cells), sorted(set(cells))
     if values is not None: return [values]
-    if len(kinds) <= MOST_KINDS: return [[float(o == kind) for o in cells] for kind in kinds]
+    def is_kind(kind): return [float(o == kind) for o in cells]
+    if len(kinds) <= MOST_KINDS: return list(map(is_kind, kinds))
     raise ValueError(f'{str(path)!r}: column {name!r} has {len(kinds)} different texts: expected numbers, or at most '
                      f'{MOST_KINDS} different texts: leave the column out')
+
+# %% ../nbs/18_files.ipynb #f1aacddb
+def _few_whole(values):
+    "Are these whole numbers of few kinds?"
+    return len(set(values)) <= MOST_KINDS and all(o == int(o) for o in values)
 
 def _target(name, cells, path):
     "A label column: (labels, names of classes), or (numbers, None) for a regression."
     _check_filled(name, cells, path)
     values, names = _floats(cells), sorted(set(cells))
-    if values is None or (len(set(values)) <= MOST_KINDS and all(o == int(o) for o in values)):
+    if values is None or _few_whole(values):
         names = names if values is None else sorted(names, key=float)
         return torch.tensor([names.index(o) for o in cells]), names
     return torch.tensor(values), None
@@ -166,6 +176,7 @@ def _npz_part(arrays, x, y, path):
     labels = torch.as_tensor(labels.astype(np.float32 if labels.dtype.kind == 'f' else np.int64))
     return _images_first(arrays[x]), labels
 
+# %% ../nbs/18_files.ipynb #b2195cdf
 def read_npz(path,      # file with x_train, y_train and perhaps x_test, y_test; or x, y
             )->tuple:   # (inputs, labels) to train on, (inputs, labels) to test on or None
     "Arrays from NumPy's archive, never pickled; `ValueError` for others."
@@ -233,7 +244,7 @@ def _fifth(x, y):
     return (x[first], y[first]), (x[last], y[last])
 
 # %% ../nbs/18_files.ipynb #7f8b3ce9
-def read_files(path,              # an .npz, a .csv, a folder of images (or one with train and test)
+def read_files(path,              # an .npz, a .csv, a folder of images, or of two such
                label:str='label', # column to predict, of a .csv
                size:int=32,       # side of images from a folder
               )->FileData:        # in memory, standardised
@@ -241,11 +252,12 @@ def read_files(path,              # an .npz, a .csv, a folder of images (or one 
     path = Path(path).expanduser()
     if not path.exists(): raise FileNotFoundError(f'no file or folder {str(path)!r}')
     if path.is_file() and path.suffix not in ('.csv', '.npz'):
-        raise ValueError(f'{str(path)!r} must be an .npz, a .csv, or a folder with a folder '
-                         'of images for each class')
+        raise ValueError(f'{str(path)!r} must be an .npz, a .csv, or a folder with '
+                         'a folder of images for each class')
     train, test, names = _parts_of(path, label, size)
     if test is None: train, test = _fifth(*train)
-    for name, pair in dict(train=train, test=test).items(): Source(tuple(pair), f'the {name} part of {path}')
+    for name, pair in dict(train=train, test=test).items():
+        Source(tuple(pair), f'the {name} part of {path}')
     (a, y), (b, z) = train, test
     if y.is_floating_point(): y, z = _standardised(y, z)
     elif names is None: names = [str(i) for i in range(int(y.max())+1)]
