@@ -38,7 +38,8 @@ def column_measures(parts, # 'valid' and 'test' → outputs (L, n, k)
     y, y_valid = truth['test'], truth['valid']
     if y.is_floating_point(): rows = [_of_values(z, y) for z in parts['test']]
     else: rows = [_of_classes(z, y, v, y_valid) for z, v in zip(parts['test'], parts['valid'])]
-    return {k: float(np.mean([o[k] for o in rows])) for k in rows[0]}
+    def mean(k): return float(np.mean([o[k] for o in rows]))
+    return {k: mean(k) for k in rows[0]}
 
 # %% ../nbs/19_answers.ipynb #82e10bb0
 def between_members(F:torch.Tensor, # outputs of the networks on the test data, (L, n, k)
@@ -46,9 +47,11 @@ def between_members(F:torch.Tensor, # outputs of the networks on the test data, 
                    )->dict:         # 'disagreement' in %, or 'spread'; 'error_correlation'
     "How much the networks of a column differ; nothing for a single one."
     if len(F) < 2: return {}
-    values = y.is_floating_point()
-    apart = torch.pdist(F.flatten(1)).mean().item() / F[0].numel()**.5 if values else 100*disagreement(F).item()
-    return {'spread' if values else 'disagreement': apart, 'error_correlation': error_correlation(F, y)}
+    if y.is_floating_point():
+        distance = torch.pdist(F.flatten(1)).mean().item()
+        apart = dict(spread=distance / F[0].numel()**.5)
+    else: apart = dict(disagreement=100*disagreement(F).item())
+    return apart | dict(error_correlation=error_correlation(F, y))
 
 # %% ../nbs/19_answers.ipynb #5b2adc22
 def to_teacher(F:torch.Tensor, # outputs of students on the test data, (S, n, k)
@@ -68,13 +71,14 @@ def errors_by_size(F:torch.Tensor, # outputs of the members on the test data, (L
                   )->list:         # error of ensembles of 1, 2, …, L members
     "Error against the number of members, a mean over L choices of them."
     def error(z): return _of_values(z, y)['error'] if y.is_floating_point() else 100*error_rate(z, y).item()
-    def mean(K): return float(np.mean([error(average_logits(F.roll(-i, 0)[:K])) for i in range(len(F))]))
+    def of(i, K): return error(average_logits(F.roll(-i, 0)[:K]))
+    def mean(K): return float(np.mean([of(i, K) for i in range(len(F))]))
     return [mean(K) for K in range(1, len(F)+1)]
 
 # %% ../nbs/19_answers.ipynb #3e2283f3
-def measured(columns, # column → part → outputs (L, n, k), from `five_columns`
+def measured(columns, # column → part → outputs (L, n, k), from five_columns
              truth,   # part → labels (n,), or targets (n, k); 'valid' and 'test'
-             who=None,# which student each network of 'self_kd' is; by default the first ones
+             who=None,# which student each network of 'self_kd' is; None: the first ones
             )->dict:  # plain numbers: a row of the ledger
     "All that is measured of one repeat; the test data are used here, and nowhere before."
     y, found = truth['test'], {}
@@ -86,14 +90,15 @@ def measured(columns, # column → part → outputs (L, n, k), from `five_column
         if G.ndim == 3: G = G[list(range(len(students))) if who is None else who]
         found[name] = to_teacher(students, G, not y.is_floating_point())
     apart = {name: between_members(parts['test'], y) for name, parts in columns.items()}
-    error, between = {k: o['error'] for k, o in each.items()}, {k: v for k, v in apart.items() if v}
-    sizes = errors_by_size(F, y)
-    return dict(error=error, measures=each, teacher=found, between=between, by_size=sizes, n_test=len(y))
+    error = {k: o['error'] for k, o in each.items()}
+    between = {k: v for k, v in apart.items() if v}
+    return dict(error=error, measures=each, teacher=found, between=between,
+                by_size=errors_by_size(F, y), n_test=len(y))
 
 # %% ../nbs/19_answers.ipynb #bf75e62a
 def gain(better:str,        # column
          over:str='single', # column that it is compared with
-        ):                  # function of a repeat's row → points, None where a column is missing
+        ):                  # function of a row → points, None where a column is missing
     "By how many points the test error of a column is lower than that of another."
     def value(row):
         e = row['error']
@@ -101,8 +106,8 @@ def gain(better:str,        # column
     return value
 
 # %% ../nbs/19_answers.ipynb #d4c7952d
-def resolution(rows, # of the ledger
-              )->float: # points; 0 for a regression, or where the number of test samples is not known
+def resolution(rows,    # of the ledger
+              )->float: # points; 0 for a regression, or an unknown number of test samples
     "What one test sample is worth: the least half width of an interval of test errors."
     least = min(r.get('n_test', 0) for r in rows)
     return 100/least if least and not _of_a_regression(rows) else 0.
@@ -113,7 +118,7 @@ def _interval(values, least=0.):
     "Mean and 95 % interval, which is not narrower than `least` on either side."
     mean, ci = mean_ci(values)
     if ci is None or (ci[1]-ci[0])/2 >= least: return mean, ci
-    half = least*(1 + 1e-9)                                    # a gain of just one sample is not above zero
+    half = least*(1 + 1e-9)                  # a gain of just one sample is not above zero
     return mean, (mean-half, mean+half)
 
 # %% ../nbs/19_answers.ipynb #12e771d7
@@ -128,6 +133,7 @@ class Effect:
     unit:str     # 'points' or '%'
     worth:float=0.     # the least gain that matters
     coarse:bool=False  # is the interval as narrow as the test samples allow?
+
     @property
     def clear(self): return self.verdict == 'helps' and self.ci[0] > self.worth
     def __str__(self): return plus_minus(abs(self.mean), self.ci, self.unit)
@@ -152,12 +158,13 @@ def effect(rows,           # of the ledger
     little = WORTH * (100 if relative else float(np.mean(single)))
     mean, ci = _interval(values, 0. if relative else resolution(rows))
     verdict = _verdict(ci, little) if len(rows) >= ENOUGH else 'unknown'
-    return Effect(mean, ci, verdict, '%' if relative else 'points', little, ci != mean_ci(values)[1])
+    unit, coarse = '%' if relative else 'points', ci != mean_ci(values)[1]
+    return Effect(mean, ci, verdict, unit, little, coarse)
 
 # %% ../nbs/19_answers.ipynb #f27e746a
-def kept(part,  # gains of the student, one a repeat
-         whole, # gains of the ensemble, likewise
-        )->tuple: # share, (low, high); None if the gain of the ensemble is not clearly above zero
+def kept(part,    # gains of the student, one a repeat
+         whole,   # gains of the ensemble, likewise
+        )->tuple: # share, (low, high); None if the ensemble's gain is not clear
     "Fieller's 95 % interval of a ratio of means."
     from scipy.stats import t
     a, b = np.asarray(part, float), np.asarray(whole, float)
@@ -166,8 +173,9 @@ def kept(part,  # gains of the student, one a repeat
     if ci is None or ci[0] <= 0: return None
     k = t.ppf(.975, n-1)**2 / n
     cov = np.cov(a, b)
-    A, C = b.mean()**2 - k*cov[1, 1], a.mean()**2 - k*cov[0, 0]
+    A = b.mean()**2 - k*cov[1, 1]
     B = a.mean()*b.mean() - k*cov[0, 1]
+    C = a.mean()**2 - k*cov[0, 0]
     root = max(0., B*B - A*C)**.5
     return a.mean()/b.mean(), ((B-root)/A, (B+root)/A)
 
@@ -198,6 +206,10 @@ def _said(e, who):
 # %% ../nbs/19_answers.ipynb #751c9d3b
 def _capital(text): return text[:1].upper() + text[1:]
 
+def _everywhere(name, rows):
+    "Do all repeats have that column?"
+    return all(name in r['error'] for r in rows)
+
 def _student(rows, e, whole, members):
     "What the student of the ensemble is worth."
     text = _said(e, _NAMES['kd'])
@@ -209,7 +221,7 @@ def _student(rows, e, whole, members):
 
 def _best_alone(rows, relative):
     "The way to one better network: the largest clear gain; the cheaper one if they are not clearly apart."
-    alone = [o for o in ('smoothing', 'self_kd', 'kd') if all(o in r['error'] for r in rows)]
+    alone = [o for o in ('smoothing', 'self_kd', 'kd') if _everywhere(o, rows)]
     found = {o: effect(rows, o, relative=relative) for o in alone}
     clear = [o for o in alone if found[o].verdict == 'helps']
     if not clear: return None
@@ -232,6 +244,7 @@ def _advice(rows, effects, members, relative):
         return 'More repeats, or more test samples, are needed for an answer.'
     return 'So train one network: nothing that was tried is worth its cost.'
 
+# %% ../nbs/19_answers.ipynb #a30cffa0
 def _which(rows, best, whole, times, relative):
     "The ensemble, or the best single network."
     if best is None: return f'So run the ensemble if {times} is worth it; else train one network.'
@@ -261,7 +274,7 @@ def answer(ledger:dict, # of a study: 'rows' and 'config'
         few = 'One repeat' if len(rows) == 1 else 'Two repeats'
         return (f'{few} cannot tell what helps: an interval needs at least {ENOUGH}. '
                 'Ask again with more; what is computed is kept.')
-    names = [o for o in _NAMES if all(o in r['error'] for r in rows)]
+    names = [o for o in _NAMES if _everywhere(o, rows)]
     effects = {o: effect(rows, o, relative=relative) for o in names}
     said = {o: _said(effects[o], _NAMES[o]) for o in names}
     many = f'an ensemble of {_number(members)} networks'
@@ -289,8 +302,8 @@ def errors_table(rows:list,           # of the ledger, one a repeat
                 )->str:               # one line per column
     "Mean test error of each column, in % or RMSE, with its interval over repeats."
     what, unit = ('RMSE', '') if _of_a_regression(rows) else ('test error', '%')
-    lines = [[name, _over(rows, lambda r: r['error'][name], unit, resolution(rows))] for name in _order(rows)]
-    return table(['column', f'{what}, mean ± 95 % CI'], lines, markdown)
+    def line(c): return [c, _over(rows, lambda r: r['error'][c], unit, resolution(rows))]
+    return table(['column', f'{what}, mean ± 95 % CI'], [line(c) for c in _order(rows)], markdown)
 
 # %% ../nbs/19_answers.ipynb #b841c8f0
 _HEADS = dict(error='test error, %', nll='NLL, nats', brier='Brier', ece='ECE, %', nll_scaled='NLL, scaled',
@@ -303,19 +316,25 @@ def measures_table(rows:list,           # of the ledger
     names = [o for o in _HEADS if o in rows[0]['measures']['single']]
     heads = _HEADS | (dict(error='RMSE') if 'r2' in names else {})
     least = dict(error=resolution(rows))
-    def line(c): return [c, *(_over(rows, lambda r: r['measures'][c][o], least=least.get(o, 0.)) for o in names)]
+    def cell(c, o): return _over(rows, lambda r: r['measures'][c][o], least=least.get(o, 0.))
+    def line(c): return [c, *(cell(c, o) for o in names)]
     return table(['column', *(heads[o] for o in names)], [line(c) for c in _order(rows)], markdown)
 
 # %% ../nbs/19_answers.ipynb #e6758ba2
 _APART = dict(disagreement='disagreement, %', spread='distance', error_correlation='error correlation')
 _FOLLOWS = dict(agreement='agrees with its teacher, %', kl='KL from it, nats', distance='distance from its teacher')
 
+def _named_in(dicts, names):
+    "Those of the names that some dict has."
+    there = set().union(*dicts)
+    return [o for o in names if o in there]
+
 def differences_table(rows:list,           # of the ledger
                       markdown:bool=False, # for the docs
                      )->str:               # one line per column of several networks
     "How much the networks of a column differ, and how well students follow their teacher."
     has = [*rows[0]['between'].values(), *rows[0]['teacher'].values()]
-    apart, follows = ([o for o in names if any(o in v for v in has)] for names in (_APART, _FOLLOWS))
+    apart, follows = _named_in(has, _APART), _named_in(has, _FOLLOWS)
     def of(kind, c, o): return _over(rows, lambda r: r[kind].get(c, {}).get(o))
     def line(c): return [c, *(of('between', c, o) for o in apart), *(of('teacher', c, o) for o in follows)]
     columns = [c for c in _order(rows) if c in rows[0]['between'] or c in rows[0]['teacher']]
@@ -332,9 +351,9 @@ def cost_table(ledger:dict,         # of a study, with 'cost'
     def error(K): return said(lambda r: r['by_size'][K-1])
     def over(K): return said(lambda r: r['by_size'][0] - r['by_size'][K-1]) if K > 1 else '–'
     def line(K):
-        ms, train = cost['predict_ms_per_1000'], cost['train_s'] * K
-        return [K, error(K), over(K), f'{K*cost["parameters"]:,}', f'{K*cost["memory_mib"]:.3g}',
-                f'{ms[K-1]:.3g}', f'{train:.3g}']
+        weights, memory = f'{K*cost["parameters"]:,}', f'{K*cost["memory_mib"]:.3g}'
+        ms, train = cost['predict_ms_per_1000'][K-1], cost['train_s']*K
+        return [K, error(K), over(K), weights, memory, f'{ms:.3g}', f'{train:.3g}']
     what = 'RMSE' if _of_a_regression(rows) else 'test error, %'
     heads = ['networks', what, 'gain over one', 'parameters', 'MiB', 'ms per 1,000 predictions', 's to train']
     return table(heads, [line(K+1) for K in range(len(rows[0]['by_size']))], markdown)
@@ -377,6 +396,7 @@ def _plot_gains(ax, rows, relative):
 
 def _unit(relative): return "% of the single networks'" if relative else 'percentage points'
 
+# %% ../nbs/19_answers.ipynb #f93b2953
 def _plot_sizes(ax, rows, relative):
     K = range(1, len(rows[0]['by_size'])+1)
     def gain_of(k): return _scaled([r['by_size'][0] - r['by_size'][k-1] for r in rows], rows, relative)
