@@ -41,14 +41,15 @@ class _Residual(nn.Sequential):
     def forward(self, x): return x + super().forward(x)
 
 # %% ../nbs/27_controls.ipynb #348036ad
-def network(name:str,        # one of `TARGETS`
+def network(name:str,        # one of TARGETS
             classes:int=4,   # outputs
             width:int=64,    # of the hidden layers
             channels:int=16, # of the convolutions
            )->nn.Module:     # for inputs (n, 8, 8)
     "A network of the structure that its name says."
     check_choice('structure', name, TARGETS)
-    for key, o in dict(classes=classes, width=width, channels=channels).items(): check_number(key, o, 1, whole=True)
+    sizes = dict(classes=classes, width=width, channels=channels)
+    for key, o in sizes.items(): check_number(key, o, 1, whole=True)
     conv = 'conv' in name
     first = [_Windows(3*D, channels)] if conv else [nn.Flatten(), nn.Linear(P*D, width)]
     layers = [] if name == 'linear' else [*first, nn.ReLU()]
@@ -64,7 +65,7 @@ def gaussian_inputs(n:int,        # inputs
                     generator,    # source of all randomness
                     centres=None, # of a mixture, (c, 8, 8); None: one Gaussian
                    )->torch.Tensor: # (n, 8, 8)
-    "Gaussian inputs of variance 1; around one of the centres, each as likely, with variance ½."
+    "Gaussian inputs of variance 1; or around one of the centres, with variance ½."
     check_number('n, the number of inputs,', n, 1, whole=True)
     x = torch.randn(n, P, D, generator=generator)
     if centres is None: return x
@@ -75,7 +76,7 @@ def _centres(seed, c=10):
     return math.sqrt(.5)*torch.randn(c, P, D, generator=generator(seed, 'centres'))
 
 # %% ../nbs/27_controls.ipynb #e3360e24
-def random_target(name:str,         # structure, one of `TARGETS`
+def random_target(name:str,         # structure, one of TARGETS
                   seed:int,         # draws the weights
                   x:torch.Tensor,   # inputs on which each output has the mean 0
                   classes:int=4,    # outputs
@@ -104,7 +105,7 @@ def balanced_rows(y:torch.Tensor, # labels, (N,)
                   n:int,          # rows wanted
                   classes:int,    # number of classes
                  )->torch.Tensor: # n rows, or None if a class has too few
-    "The first rows of each class, as many of one as of another (up to one), in the order of y."
+    "The first rows of each class, as many of each (up to one), in the order of y."
     check_number('n, the number of rows,', n, 1, whole=True)
     check_labels(y, classes)
     want = [n//classes + (c < n % classes) for c in range(classes)]
@@ -131,7 +132,7 @@ def flip_labels(y:torch.Tensor, # labels, (n,)
 class Cell:
     "One problem of the paper's table."
     margin:str   # 'without' or 'with'
-    target:str   # one of `TARGETS`
+    target:str   # one of TARGETS
     noise:str    # 'nn': no noise; 'ln10': 10 % of the training labels are wrong
     sampling:str # 'unif': as they fall; 'rej': balanced by rejection
     inputs:str   # 'gauss', or 'mix', a mixture
@@ -142,7 +143,8 @@ class Cell:
     def column(self): return f'{self.noise}_{self.sampling}_{self.inputs}'
 
 NOISE = dict(nn='no noise', ln10='10 % noise')
-CELLS = [Cell(*o) for o in product(('without', 'with'), TARGETS, NOISE, ('unif', 'rej'), ('gauss', 'mix'))]
+_KINDS = ('without', 'with'), TARGETS, NOISE, ('unif', 'rej'), ('gauss', 'mix')
+CELLS = [Cell(*o) for o in product(*_KINDS)]
 COLUMNS = [o.column for o in CELLS[:8]]
 
 # %% ../nbs/27_controls.ipynb #26b8cffa
@@ -154,7 +156,8 @@ def sample_cell(cell:Cell, # which problem
     "Samples of a cell; `ValueError` if a class is so rare that they cannot be balanced."
     check_number('n, the number of samples,', n, 1, whole=True)
     g = generator(seed, 'samples', cell.row, cell.sampling, cell.inputs)
-    draw = partial(gaussian_inputs, 4096, g, _centres(seed) if cell.inputs == 'mix' else None)
+    centres = _centres(seed) if cell.inputs == 'mix' else None
+    draw = partial(gaussian_inputs, 4096, g, centres)
     net = random_target(cell.target, seed, draw())
     least = label_and_margin(net, draw())[1].median() if cell.margin == 'with' else 0.
     x, y = torch.empty(0, P, D), torch.empty(0).long()
@@ -167,11 +170,13 @@ def sample_cell(cell:Cell, # which problem
         if rows is None or len(y) < n: continue
         rows = rows[torch.randperm(n, generator=g)]
         return x[rows], y[rows]
-    raise ValueError(f'{cell.row} {cell.column}: no {n} samples among {most*4096}, a class is too rare')
+    tried = f'{n} samples among {most*4096}'
+    raise ValueError(f'{cell.row} {cell.column}: no {tried}, a class is too rare')
 
 # %% ../nbs/27_controls.ipynb #8f45a953
-VIEWS = MultiView(k=4, P=P, d=D, s=2., mu=.5, rho=.05, Gamma=.4, sigma_p=.3, noise='gaussian')
-DIGITS = 200, 300                # training and validation images; the other 1297 are for the test
+VIEWS = MultiView(k=4, P=P, d=D, s=2., mu=.5, rho=.05, Gamma=.4, sigma_p=.3,
+                  noise='gaussian')
+DIGITS = 200, 300            # training and validation images; 1297 are for the test
 
 def sample_views(name:str,    # 'multi-view' or 'digits'
                  n:int,       # samples; there are 1797 digits
@@ -187,7 +192,8 @@ def sample_views(name:str,    # 'multi-view' or 'digits'
     return ((x - x.mean())/x.std())[rows,0], y[rows], 10
 
 # %% ../nbs/27_controls.ipynb #48ba1140
-LEARNERS = dict(linear='fc3', fc2='fc3', fc3='fc3', res3='res3', conv2='conv3', conv3='conv3', resconv3='resconv3')
+LEARNERS = dict(linear='fc3', fc2='fc3', fc3='fc3', res3='res3',
+                conv2='conv3', conv3='conv3', resconv3='resconv3')
 LR = dict(fc=.01, conv=.05)                  # of AdamW
 DECAYS = dict(fc=(0., 2., 4., 8.), conv=(0., 1., 2.))
 
@@ -210,7 +216,8 @@ class GaussianPreset:
     def __post_init__(self):
         for o in self.targets: check_choice('target', o, TARGETS)
         sizes = dict(n=1, n_valid=1, n_test=1, steps=1, batch=1, repeats=1, members=2)
-        for name, low in sizes.items(): check_number(name, getattr(self, name), low, whole=True)
+        for name, low in sizes.items():
+            check_number(name, getattr(self, name), low, whole=True)
 
 # %% ../nbs/27_controls.ipynb #cf39e206
 def _one(p, learner, make, data, labels, seed, decay, device):
@@ -226,7 +233,7 @@ def _one(p, learner, make, data, labels, seed, decay, device):
 
 # %% ../nbs/27_controls.ipynb #b6239f7a
 def measure(p:GaussianPreset,  # sizes
-            learner:str,       # one of `TARGETS`
+            learner:str,       # one of TARGETS
             x:torch.Tensor,    # inputs of all parts, (N, 8, 8)
             y:torch.Tensor,    # right labels, (N,)
             classes:int,       # number of classes
@@ -235,18 +242,21 @@ def measure(p:GaussianPreset,  # sizes
             seed:int,          # draws wrong labels, first weights, orders
             device='cpu',      # where to train
            )->dict: # accuracies in %, a list over weight decays; 'chosen', which of them
-    "Single networks and their ensemble, for each weight decay; the one chosen on validation samples."
+    "Single networks and their ensemble, for each weight decay; which one is chosen."
     check_tensor('inputs', x, len(check_labels(y, classes)), P, D)
-    sizes = [*sizes, check_number('the number of test samples', len(y) - sum(sizes), 1, whole=True)]
+    rest = check_number('the number of test samples', len(y)-sum(sizes), 1, whole=True)
+    sizes = [*sizes, rest]
     (xt, xv, xe), (yt, yv, ye) = x.split(sizes), y.split(sizes)
     yt = flip_labels(yt, noise, classes, generator(seed, 'noise'))
-    data, labels = TensorData(xt, yt, valid=xv, test=xe), dict(train=yt, valid=yv, test=ye)
+    data = TensorData(xt, yt, valid=xv, test=xe)
+    labels = dict(train=yt, valid=yv, test=ye)
     make = partial(network, learner, classes, p.width, p.channels)
     decays = DECAYS['conv' if 'conv' in learner else 'fc']
     found = [_one(p, learner, make, data, labels, seed, o, device) for o in decays]
     right = (100 - 100*torch.tensor(found, dtype=torch.float64)).round(decimals=3)
     train, valid, single, ensemble, best = right.T.tolist()
-    return dict(chosen=valid.index(max(valid)), train=train, single=single, ensemble=ensemble, best=best)
+    chosen = valid.index(max(valid))
+    return dict(chosen=chosen, train=train, single=single, ensemble=ensemble, best=best)
 
 # %% ../nbs/27_controls.ipynb #35c8417b
 def _pieces(preset):
@@ -271,7 +281,7 @@ def controls_seed(preset:GaussianPreset, # sizes
                   device='cpu',     # where to train
                   tell=lambda text: None, # told what is being done
                   piece:str='without-fc2', # of the seed: a row of the table, or data with views
-                 )->dict:           # cell → what `measure` gives
+                 )->dict:           # cell → what measure gives
     "One piece of a seed: a row of the table, or all learners on data with views."
     found = {}
     for name, learner, data, sizes, noise in _problems(preset, seed, check_choice('piece', piece, _pieces(preset))):
@@ -281,12 +291,13 @@ def controls_seed(preset:GaussianPreset, # sizes
     return found
 
 # %% ../nbs/27_controls.ipynb #3dc12932
-def gain(cell:dict,        # what `measure` gives
-         kind:str='tuned', # 'tuned', 'untuned' (no decay), 'best' (over the best member), 'instead'
+def gain(cell:dict,        # what measure gives
+         kind:str='tuned', # or 'untuned' (no decay), 'best' (member), 'instead'
         )->float:          # points
     "What an ensemble gains in a cell."
     i, j = cell['chosen'], 0 if kind in ('untuned', 'instead') else cell['chosen']
-    over = dict(tuned=cell['single'][i], untuned=cell['single'][0], best=cell['best'][i], instead=cell['single'][i])
+    single, best = cell['single'], cell['best']
+    over = dict(tuned=single[i], untuned=single[0], best=best[i], instead=single[i])
     return cell['ensemble'][j] - over[check_choice('kind of gain', kind, over)]
 
 # %% ../nbs/27_controls.ipynb #cbda91e5
@@ -304,8 +315,8 @@ def _in_group(row, group):
     return [o for o in found if o]
 
 # %% ../nbs/27_controls.ipynb #fdc80070
-def mean_gain(group:str,        # one of `GROUPS`, 'multi-view' or 'digits'
-              kind:str='tuned', # as for `gain`
+def mean_gain(group:str,        # one of GROUPS, 'multi-view' or 'digits'
+              kind:str='tuned', # as for gain
              ):                 # function of a repeat's row → points, or None
     "The mean gain over the cells of a group."
     check_choice('group', group, (*GROUPS, 'multi-view', 'digits'))
@@ -328,35 +339,50 @@ def _more(name, of):
         return _mean([a - b for a, b in pairs if None not in (a, b)])
     return value
 
+def _more_points(name): return _more(name, _points)
+def _more_share(name): return _more(name, _share)
 def _gain_of(cell):
     def value(row): return _points([o for o in [row.get(cell.row, {}).get(cell.column)] if o])
     return value
 
 # %% ../nbs/27_controls.ipynb #5d36b4f8
+#| code-fold: true
+#| code-summary: "The claims and their rules"
 _VIEWS = 'multi-view', 'digits'
 def _said(group): return f'{PAPER[group]:+g}'.replace('-', '−')
 
 def _little(id, said, kind):
-    rule = Band((None, .5), unit='points')
-    return [Claim(f'{id}.{g}', f'{said}, {g}: an ensemble gains at most half a point', _said(g), rule,
-                  mean_gain(g, kind), (PAPER[g],)*2) for g in _MEANS]
+    def one(g):
+        words, own = f'{said}, {g}: an ensemble gains at most half a point', (PAPER[g],)*2
+        rule = Band((None, .5), unit='points')
+        return Claim(f'{id}.{g}', words, _said(g), rule, mean_gain(g, kind), own)
+    return [*map(one, _MEANS)]
+
+def _with_views(id, words, unit, value):
+    return [Claim(f'views.{g}{id}', words.format(g), '> 0', Positive(unit), value(g))
+            for g in _VIEWS]
+
+def _in_cell(o):
+    words = f'{o.row} {o.column}: an ensemble gains at most 0.9 points'
+    id, most = f'cell.{o.row}-{o.column}', Band((None, .9), unit='points')
+    return Claim(id, words, '−4.3 to +0.9', most, _gain_of(o), (-4.3, .9))
 
 CLAIMS = [
-    *_little('mean', 'no views', 'tuned'), *_little('untuned', 'no views and no weight decay', 'untuned'),
-    *(Claim(f'views.{g}', f'with views the same networks gain: {g}', '> 0', Positive('points'), mean_gain(g))
-      for g in _VIEWS),
-    *(Claim(f'views.{g}-more', f'{g}: they gain more than without views', '> 0', Positive('points'), _more(g, _points))
-      for g in _VIEWS),
-    *(Claim(f'views.{g}-share', f'{g}: ensembles remove a larger share of the errors', '> 0',
-            Positive('% of the errors'), _more(g, _share)) for g in _VIEWS),
-    *(Claim(f'cell.{o.row}-{o.column}', f'{o.row} {o.column}: an ensemble gains at most 0.9 points', '−4.3 to +0.9',
-            Band((None, .9), unit='points'), _gain_of(o), (-4.3, .9)) for o in CELLS)]
+    *_little('mean', 'no views', 'tuned'),
+    *_little('untuned', 'no views and no weight decay', 'untuned'),
+    *_with_views('', 'with views the same networks gain: {}', 'points', mean_gain),
+    *_with_views('-more', '{}: they gain more than without views', 'points',
+                 _more_points),
+    *_with_views('-share', '{}: ensembles remove a larger share of the errors',
+                 '% of the errors', _more_share), *map(_in_cell, CELLS)]
 
 # %% ../nbs/27_controls.ipynb #b4c366ff
 def helped(rows:list, # one a repeat
-          )->list:    # of `Cell`
+          )->list:    # of Cell
     "Cells whose gain lies above 0, corrected for the number of cells (Holm)."
-    def claim(o): return Claim(f'{o.row}.{o.column}', 'an ensemble gains', '', Positive('points'), _gain_of(o))
+    def claim(o):
+        rule = Positive('points')
+        return Claim(f'{o.row}.{o.column}', 'an ensemble gains', '', rule, _gain_of(o))
     found = judge([claim(o) for o in CELLS], rows)
     clear = {o['id'] for o in found if o['verdict'] == 'reproduced'}
     return [o for o in CELLS if f'{o.row}.{o.column}' in clear]
@@ -433,7 +459,7 @@ def _views_axis(ax, rows, name):
 
 # %% ../nbs/27_controls.ipynb #83661700
 def plot_gaussian(ledger:dict,     # of the run
-                  paper:dict=None, # the paper's table, from `read_paper`, drawn as crosses
+                  paper:dict=None, # the paper's table, drawn as crosses
                  ):                # matplotlib figure
     "Gains of all cells without and with margin, and on data with views; mean and 95 % interval over repeats."
     import matplotlib.pyplot as plt
