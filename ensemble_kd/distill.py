@@ -385,7 +385,7 @@ def decoupled_kd_loss(z:torch.Tensor,           # the student's logits, (..., n,
 def born_again(fit,               # (generation, teacher's logits or None) → part → logits
                generations:int=3, # generations that are taught
               )->list:            # part → logits (L, n, k) of each, and of all at last
-    "Generations, each taught by the one before it, and all together (born-again networks)."
+    "Generations, each taught by the one before it, and all together (born again)."
     check_number('generations', generations, 1, whole=True)
     born = [fit(0, None)]
     if 'train' not in born[0]:
