@@ -50,7 +50,9 @@ def callouts(md):
 
 def relink(md):
     "Relative links and pictures start at nbs/ in the notebook, at the root in the README; Quarto's attributes go."
-    return re.sub(r'(\]\([^)\s]+\))\{[^}\n]*\}', r'\1', RELATIVE.sub(r'\1nbs/', md))
+    md = re.sub(r'(\]\([^)\s]+\))\{[^}\n]*\}', r'\1', RELATIVE.sub(r'\1nbs/', md))
+    md = re.sub(r'^(#{2,6} .*?)\s*\{[#.][^}\n]*\}$', r'\1', md, flags=re.M)
+    return re.sub(r'\[([^][\n]*)\]\{\.[^}\n]*\}', r'\1', md)
 
 def markdown(md): return outside_code(relink, callouts(md)).strip()
 
