@@ -18,8 +18,10 @@ if TYPE_CHECKING:  # what editors and type checkers read
     from ensemble_kd.members import Ensemble
     from ensemble_kd.studies import study
 
-# %% ../nbs/package.ipynb #b66c5f7a
+# %% ../nbs/package.ipynb #4391f391
 _all_ = ['Ensemble', 'kd_loss', 'study']
+
+# %% ../nbs/package.ipynb #b66c5f7a
 _HOMES = dict(Ensemble='members', kd_loss='distill', study='studies')
 
 def __getattr__(name):
