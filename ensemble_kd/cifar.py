@@ -712,7 +712,7 @@ def dry_row(preset:Preset, # one row
 # %% ../nbs/22_cifar.ipynb #cfea361b
 GPU = dict(augment=True, precision='bfloat16', compile='default', bounded=True, temperature=4., kd_weight=.9)
 SMALL = Recipe(epochs=14, batch=100, lr=.2)
-LAPTOP = Recipe(epochs=8, batch=250, lr=.2, augment=True, average_lr=5., temperature=4.)
+LAPTOP = Recipe(epochs=8, batch=250, lr=.4, augment=True, pad=2, average_lr=5., temperature=4.)
 
 def _paper(data, net):
     "A row of the paper's tables, trained for 200 epochs."

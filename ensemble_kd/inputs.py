@@ -119,7 +119,7 @@ class ImageData:
         x, plan, seeds = self.images.x_train, None, Seeds.of(seed)
         if recipe.augment:
             crops = seed_of(seeds.noise, 'crops')
-            plan = AugmentationPlan(len(x), crops, size=x.shape[-1])
+            plan = AugmentationPlan(len(x), crops, recipe.pad, size=x.shape[-1])
         form = dict(dtype=recipe.dtype, channels_last=recipe.channels_last)
         return batches(x, self.y, recipe.batch, seeds.order, epoch, plan,
                        stats=self.images.stats, **form)

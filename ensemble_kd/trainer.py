@@ -26,7 +26,7 @@ def _check_recipe(r):
     for name in ('epochs', 'batch'): check_number(name, getattr(r, name), 1, whole=True)
     for name in ('lr', 'temperature', 'average_lr'): check_number(name, getattr(r, name), 0, 1e6, above=True)
     for name in ('weight_decay', 'clip'): check_number(name, getattr(r, name), 0, 1e6)
-    check_number('patience', r.patience, 0, whole=True)
+    for name in ('patience', 'pad'): check_number(name, getattr(r, name), 0, whole=True)
     for name in ('kd_weight', 'smoothing'): check_number(name, getattr(r, name), 0, 1)
     for name in ('momentum', 'warmup'): check_number(f'{name}, below 1,', getattr(r, name), 0, 1-1e-9)
     check_choice('optimizer', r.optimizer, ('sgd', 'adam', 'adamw'))
@@ -47,7 +47,8 @@ class Recipe:
     warmup:float=.2          # share of the steps on the way up ('onecycle')
     clip:float=0.            # largest norm of a network's gradient; 0: any
     patience:int=0           # epochs without a better score on validation, see `fit`; 0: all are trained
-    augment:bool=False       # random crops (4 pixels, reflected) and flips, for images
+    augment:bool=False       # random crops (reflected) and flips, for images
+    pad:int=4                # pixels by which a crop moves at most
     smoothing:float=.1       # of the labels, in the control column only
     temperature:float=3.     # of distillation
     kd_weight:float=.9       # weight of the teacher; the labels have the rest
