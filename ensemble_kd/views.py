@@ -15,7 +15,7 @@ from .core import check_choice, check_number, check_tensor, generator
 def views_held(strength:torch.Tensor, # view strengths Λ, (L, k, V)
                share:float=.2,        # of the stronger view of the class, in (0, 1]
               )->torch.Tensor:        # does the member hold the view? (L, k, V) bool
-    "A view is held if it has at least this share of the stronger one's strength, and some."
+    "A view is held with at least this share of the stronger one's strength, and some."
     check_tensor('view strengths', strength, 'L', 'k', 'V')
     check_number('share', share, 0, 1, above=True)
     return (strength > 0) & (strength >= share*strength.amax(-1, keepdim=True))
