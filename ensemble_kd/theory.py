@@ -222,7 +222,7 @@ def _views_row(arm, fit, start, held):
     pairs = torch.stack([want, end]).flatten(1)
     return dict(both=both, predicted=predicted, right=right, pairs=pairs.int().tolist())
 
-# %% ../nbs/11_theory.ipynb #14d09745
+# %% ../nbs/11_theory.ipynb #8a583725
 def _taught_row(step, G, F, data):
     "What the teacher's targets hold, by the numbers and by class and view."
     seen = dark_knowledge(step.targets(G)[0], data)
@@ -421,8 +421,8 @@ def _doses(ax, rows):
     found = torch.tensor([errors(r) for r in rows if 'kd1' in r['arms']]).clamp(min=1e-3)
     for m in found: ax.plot(x, m, 'o', color=blue, ms=4, alpha=.5)
     if len(found): ax.plot(x, found.mean(0), color=blue, label='students')
-    ax.plot(x, [2.**-(E+1) for E in x], '--', color='k', lw=1, label='count: μ·2^−(E+1)')
-    ax.set(yscale='log', xlabel='networks that teach, E', ylabel='test error (units of μ)')
+    ax.plot(x, [2.**-(E+1) for E in x], '--', color='k', lw=1, label='count: $2^{-(E+1)}$ μ')
+    ax.set(yscale='log', xlabel='networks that teach, E (0: bare labels)', ylabel='test error (units of μ)')
     ax.xaxis.set_major_locator(FixedLocator(x)); ax.legend(fontsize=8)
 
 def _predictions(ax, rows):
@@ -597,7 +597,7 @@ def _summary(ledger, name, out):
 @one_line_errors
 def ekd_theory(preset:str='default', # quick (seconds), default (minutes), full, paper; forms, forms20, forms40 (a map of steps)
                seed:int=0,           # the first seed; the preset's repeats use seed, seed+1, ...
-               out:str=None,         # folder for results and checkpoints; resumes (default: runs/theory-PRESET-seedN)
+               out:str=None,         # folder of results, resumes there (default: runs/theory-PRESET-seedN)
                device:str='auto',    # where to train: cpu, cuda, cuda:1, auto, ...
               ):
     """The paper's four theorems on this machine: single networks miss a view, their ensemble and its students do not;
