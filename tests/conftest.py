@@ -1,12 +1,19 @@
-import json, os, shutil, subprocess, sys, sysconfig
+import json, os, re, shutil, subprocess, sys, sysconfig
 from configparser import ConfigParser
 from importlib.metadata import version
 from pathlib import Path
 import pytest
+import make_readme
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILT_FROM = ['settings.ini', 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'README.md', 'CHANGELOG.md',
               '_quarto.yml', 'nbs', 'ensemble_kd']
+
+NO_TEXT = re.compile(make_readme.CODE.pattern + r'|\$\$.+?\$\$|\$[^$\n]+\$', re.M | re.S)
+
+def read(path): return path.read_text(encoding='utf-8')
+def cells(nb, kind): return [''.join(c['source']) for c in nb['cells'] if c['cell_type'] == kind]
+def prose(nb): return NO_TEXT.sub('', '\n\n'.join(cells(nb, 'markdown')))
 
 def nb_paths():
     "The notebooks nbdev sees"

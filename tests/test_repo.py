@@ -3,13 +3,8 @@ import json, os, re, sys
 from importlib.metadata import distributions
 import pytest, yaml
 import ensemble_kd, make_readme
-from conftest import ROOT, copy_tree, nb_paths
+from conftest import NO_TEXT, ROOT, cells, copy_tree, nb_paths, read
 
-NO_TEXT = re.compile(make_readme.CODE.pattern + r'|\$\$.+?\$\$|\$[^$\n]+\$', re.M | re.S)
-
-def read(path): return path.read_text(encoding='utf-8')
-def cells(nb, kind): return [''.join(c['source']) for c in nb['cells'] if c['cell_type'] == kind]
-def prose(nb): return NO_TEXT.sub('', '\n\n'.join(cells(nb, 'markdown')))
 def modules(d): return {p.name: read(p) for p in d.glob('*.py')}
 def workflow(root, name): return yaml.safe_load(read(root/f'.github/workflows/{name}.yaml'))
 
@@ -252,64 +247,3 @@ def test_readme_s_links_work_on_the_package_index(root, wheel, settings):
     relative = [o for o in readme if ':' not in o[1]]
     assert relative and all((root/path.partition('#')[0]).is_file() for _, path in relative)
     assert described == [(kind, at[kind] + path) if ':' not in path else (kind, path) for kind, path in readme]
-
-# --- the site
-
-def anchor(heading):
-    "The identifier pandoc gives a heading"
-    if m := re.search(r'\{[^}]*#([\w.-]+)', heading): return m[1]
-    text = re.sub(r'!?\[([^\]]*)\]\([^)]*\)', r'\1', re.sub(r'\{[^}]*\}\s*$', '', heading))
-    text = re.sub(r'[^\w\s.-]', '', text.lower()).strip()
-    return re.sub(r'^[^a-z]+', '', re.sub(r'\s+', '-', text))
-
-def anchors(path):
-    "What a link into the notebook at `path` may name: headings, explicit ids, figures, documented symbols"
-    nb = json.loads(read(path))
-    text, code = '\n\n'.join(cells(nb, 'markdown')), '\n\n'.join(cells(nb, 'code'))
-    def named(pattern, where): return {*re.findall(pattern, where, re.M)}
-    headings = {anchor(h) for h in named(r'^#{2,6}\s+(.+?)\s*$', text)}
-    ids = named(r'\{[^}]*#([\w.-]+)', text) | named(r'^#\|\s*label:\s*(\S+)', code)
-    symbols = named(r'^(?:def|class)\s+(\w+)', code) | named(r'^show_doc\(([\w.]+)', code)
-    return headings | ids | symbols
-
-def test_links_resolve(notebook, root):
-    path, nb = notebook
-    for target in re.findall(r'\]\(([^)\s]+)', prose(nb)):
-        if re.match(r'[a-z][a-z+.-]*:', target): continue
-        name, _, fragment = target.partition('#')
-        to = (path.parent/name).resolve() if name else path
-        assert to.is_file() and to.is_relative_to(root/'nbs'), f'{target}: not in nbs/, so not on the site'
-        if fragment and to.suffix == '.ipynb': assert fragment in anchors(to), target
-
-def test_title_cell_holds_nothing_else(notebook):
-    "nbdev turns the cell with the title into front matter and drops all other text in it"
-    first = next(s for s in cells(notebook[1], 'markdown') if re.search(r'^#\s+\S', s, re.M))
-    rest = [o for o in first.splitlines() if o.strip() and not re.match(r'# |> |- [\w-]+:', o)]
-    assert not rest and len(re.findall(r'^>', first, re.M)) == 1
-
-def test_cell_options_are_yaml(notebook):
-    "Quarto stops at a caption with a bare colon"
-    for src in cells(notebook[1], 'code'):
-        lines = [m[1] for o in src.splitlines() if (m := re.match(r'#\| ?([\w-]+:(?: .*)?|  .*)$', o))]
-        try: options = yaml.safe_load('\n'.join(lines)) or {}
-        except yaml.YAMLError as e: pytest.fail(f'{lines}\n{e}')
-        assert all(isinstance(options.get(k, ''), str) for k in ('fig-cap', 'fig-alt', 'label')), lines
-
-def has_picture(cell): return any(k.startswith('image/') for o in cell.get('outputs', []) for k in o.get('data', {}))
-
-def test_pictures_have_caption_and_alt_text(notebook):
-    for cell in filter(has_picture, notebook[1]['cells']):
-        options, code = make_readme.directives(''.join(cell['source']))
-        assert 'hide' in options or (options.get('fig-cap') and options.get('fig-alt')), code[-200:]
-
-def test_no_error_outputs(notebook):
-    outputs = [o for c in notebook[1]['cells'] for o in c.get('outputs', [])]
-    assert not [o for o in outputs if o['output_type'] == 'error']
-
-def test_citations_are_in_the_bibliography(notebook, root):
-    path, nb = notebook
-    keys = re.findall(r'^@\w+\{(\S+),', read(root/'nbs/references.bib'), re.M)
-    assert len(keys) == len({*keys})
-    cited = re.findall(r'(?<![\w.])@([A-Za-z][\w:-]*\w)', prose(nb))
-    assert {o for o in cited if not re.match(r'(fig|tbl|sec|eq|lst|thm)-', o)} <= {*keys}
-    if path.stem == 'index': assert not cited, 'README.md cannot resolve @ references'
