@@ -70,14 +70,6 @@ def test_notebooks_take_one_core(notebook):
 
 # --- the site builds
 
-PROCESS = '''
-import sys
-from nbdev.serve import proc_nbs
-if __name__ == '__main__':
-    try: proc_nbs()
-    except Exception as e: sys.exit(f'{e}\\n{e.__cause__}'.split('\\nThe above exception')[0])
-'''
-
 QUARTO = '''#!/usr/bin/env python3
 "Stands in for Quarto: an empty page for every notebook, and README.md if asked for one."
 import re, sys
@@ -91,28 +83,21 @@ if 'README.md' in sys.argv: (docs/'README.md').touch()
 '''
 
 @pytest.fixture(scope='module')
-def processed(tmp_path_factory):
-    "A copy of the project, with a script that prepares its notebooks for Quarto as `nbdev_docs` does"
-    tree = copy_tree(tmp_path_factory.mktemp('docs')/'tree')
-    (tree/'process.py').write_text(PROCESS)
-    return tree
-
-def test_notebooks_become_pages(processed, root, run):
-    "nbdev executes every cell that exports or imports: each must run without the cells between them"
-    run(sys.executable, 'process.py', cwd=processed, OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore')
-    missing = [p.name for p in nb_paths() if not (processed/'_proc'/p.relative_to(root/'nbs')).is_file()]
-    assert not missing
-
-@pytest.fixture(scope='module')
-def built(processed, run, tmp_path_factory):
-    "The copy after `nbdev_docs`, with a stand-in for Quarto, and llms.txt"
-    quarto = tmp_path_factory.mktemp('bin')/'quarto'
+def built(run, tmp_path_factory):
+    "A copy of the project after `nbdev_docs`, with a stand-in for Quarto, and llms.txt"
+    tree, quarto = copy_tree(tmp_path_factory.mktemp('docs')/'tree'), tmp_path_factory.mktemp('bin')/'quarto'
     quarto.write_text(QUARTO)
     quarto.chmod(0o755)
-    os.utime(processed/'nbs/index.ipynb')  # newer than README.md
-    run('nbdev_docs', cwd=processed, path=[quarto.parent], PYTHONPATH=str(processed), OMP_NUM_THREADS='1')
-    run(sys.executable, ROOT/'tools/make_llms.py', '_docs', cwd=processed)
-    return processed
+    os.utime(tree/'nbs/index.ipynb')  # newer than README.md
+    quiet = dict(PYTHONPATH=str(tree), OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore')
+    run('nbdev_docs', cwd=tree, path=[quarto.parent], **quiet)
+    run(sys.executable, ROOT/'tools/make_llms.py', '_docs', cwd=tree)
+    return tree
+
+def test_notebooks_become_pages(built, root):
+    "nbdev executes every cell that exports or imports: each must run without the cells between them"
+    missing = [p.name for p in nb_paths() if not (built/'_proc'/p.relative_to(root/'nbs')).is_file()]
+    assert not missing
 
 TRACKED = ('README.md', '_quarto.yml', 'nbs/nbdev.yml', 'ensemble_kd/_modidx.py')
 
