@@ -4,6 +4,7 @@
     python benchmarks/cifar.py --net 28-2 --device cuda  # GPU: bfloat16, compiled; the share of the matrix rate
     python benchmarks/cifar.py --net 28-2 --device cuda --airbench94  # and airbench to 94 % (pip install airbench)
     python benchmarks/cifar.py --json out.json           # also writes the rows, and where they come from
+    python benchmarks/cifar.py --recipes --images 50000  # what pays on a CPU: accuracy and seconds of other recipes (hours)
 
 Rows. "plain": DataLoader, torchvision transforms on PIL images, float32, channels first, no compilation. "ours": what
 `ekd_cifar` does, on the same net and the same images, with crops and flips. The rows take turns, round after round; a
@@ -23,7 +24,7 @@ from fastcore.script import call_parse
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as nnf
 from torch.utils.data import DataLoader, Dataset
-from ensemble_kd.cifar import GPU, make_net
+from ensemble_kd.cifar import GPU, LAPTOP, Preset, group_images, make_net
 from ensemble_kd.ensemble import error_rate
 from ensemble_kd.images import balanced_subset, load_images
 from ensemble_kd.resnet import macs, seeded, small_net
@@ -177,6 +178,36 @@ def several(members, rounds, least):
     got = [{k: f() for k, f in ways.items()} for _ in range(rounds)]
     return {k: median(o[k] for o in got) for k in ways}
 
+# --- what pays in the recipe of `ekd_cifar --preset laptop`
+
+class Growing(ImageData):
+    "Images of 24 pixels a side in the first half of the training."
+    def to(self, device): return Growing(self.images.to(device))
+    def epoch(self, recipe, seed, epoch):
+        for x, y, rows in super().epoch(recipe, seed, epoch):
+            if 2*epoch < recipe.epochs: x = nnf.interpolate(x.float(), size=24, mode='bilinear', antialias=True).to(x)
+            yield x, y, rows
+
+BASE = replace(LAPTOP, precision='bfloat16')
+VARIANTS = {'as it is': BASE, 'learning rate 0.2': replace(BASE, lr=.2), 'crops of 4 pixels': replace(BASE, pad=4),
+            'batches of 125': replace(BASE, batch=125, lr=.2), 'batches of 500': replace(BASE, batch=500, lr=.8),
+            'half as long': replace(BASE, epochs=4), 'twice as long': replace(BASE, epochs=16),
+            'float32': replace(BASE, precision='float32'), 'compiled': replace(BASE, compile='default'),
+            'small net': BASE, '24 pixels in the first half': BASE}
+
+def recipe_row(name, images, device, seed):
+    "A network of a variant, on 5,000 training images set aside: accuracy in %, seconds of processor time."
+    recipe, some = VARIANTS[name], group_images(images, Preset(validate=True), 0, 0)
+    data = (Growing if name.startswith('24') else ImageData)(some)
+    trainer = Trainer(partial(make_net, 'small' if name == 'small net' else 'pairs', 10), recipe, device)
+    start = time.process_time()
+    try: trainer.fit(data, seed)
+    except FloatingPointError as e: return print(f'  {name:28} {e}') or dict(name=name, accuracy=None)
+    spent = time.process_time()-start
+    wrong = error_rate(trainer.logits(data, 'test'), some.y_test.cpu()).item()
+    print(f'  {name:28} {100*(1-wrong):6.2f} %  {spent:8.0f} s', flush=True)
+    return dict(name=name, accuracy=100*(1-wrong), cpu_s=round(spent, 1), mmac=round(macs(trainer.nets[0])/1e6, 1))
+
 # --- a GPU
 
 def airbench(images, device):
@@ -223,6 +254,7 @@ def cifar(net:str='small',   # small, or a WideResNet's depth-width
           rounds:int=3,      # of the rows, in turn
           workers:int=0,     # of the plain loop's DataLoader
           airbench94:bool=False, # also airbench (GPU)
+          recipes:bool=False,# instead: variants of the laptop's recipe, on images set aside
           json:str=None,     # file for the rows
          ):
     "Training throughput of a member beside a plain loop; ways to train several."
@@ -230,6 +262,10 @@ def cifar(net:str='small',   # small, or a WideResNet's depth-width
     data = load_images('cifar10', dir)
     rows = balanced_subset(data.y_train, min(images, len(data.y_train)))
     some = replace(data, x_train=data.x_train[rows], y_train=data.y_train[rows]).to(device)
+    if recipes:
+        found = [recipe_row(name, some, device, 100) for name in VARIANTS]
+        about = provenance(dict(images=len(rows)), 100, device, time.perf_counter()-start)
+        return write_json(json, dict(rows=found, provenance=about)) if json else None
     epochs = contenders(some, net, device, batch, workers)
     found = compare(epochs, len(rows)//batch*batch, rounds, device)
     print(f'{net} on {device_name(device)}, {len(rows):,} images, batches of {batch}, median of {rounds} rounds')
