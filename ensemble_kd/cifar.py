@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'NETS', 'AVERAGED', 'PAPER', 'FIGURE1', 'TRAINED', 'GPU', 'SMALL', 'LAPTOP', 'PRESETS', 'Preset', 'Network',
-           'plan', 'trial_steps', 'Experiment', 'on_samples', 'cifar_table', 'example_image', 'cifar_ledger',
-           'plot_cifar', 'choose_rows', 'run_row', 'ekd_cifar']
+           'plan', 'taught_by', 'group_images', 'trial_steps', 'Experiment', 'repeats', 'gain', 'on_samples', 'share',
+           'cifar_table', 'example_image', 'cifar_ledger', 'plot_cifar', 'choose_rows', 'run_row', 'ekd_cifar']
 
 # %% ../nbs/22_cifar.ipynb #eeb14656
 import base64, time
@@ -110,7 +110,7 @@ def with_members(self:Preset, n):
 @dataclass(frozen=True)
 class Network:
     "One network to train."
-    column:str # one of `TRAINED`
+    column:str # one of TRAINED
     group:int  # repeat
     i:int      # which of its column
 
@@ -118,30 +118,30 @@ class Network:
     def name(self): return f'{self.column}-{self.group}-{self.i}'
 
 # %% ../nbs/22_cifar.ipynb #2c5ef236
-def plan(preset:Preset)->list: # of `Network`, in an order in which they can be trained
+def plan(preset:Preset)->list: # of Network, in an order in which they can be trained
     "All networks of a preset."
     groups = [(column, g) for column in TRAINED for g in range(preset.groups)]
     return [Network(column, g, i) for column, g in groups for i in range(preset.networks(column))]
 
 # %% ../nbs/22_cifar.ipynb #94310df8
-def taught_by(net:Network, preset:Preset)->list: # of `Network`
+def taught_by(net:Network, preset:Preset)->list: # of Network
     "The singles that teach a network."
     column = net.column if net.column in ('kd', 'self_kd') else 'single'
     return [Network('single', net.group, i) for i in teachers_of(column, net.i, preset.single)]
 
 # %% ../nbs/22_cifar.ipynb #ce9bf846
 def load_data(name:str,    # 'cifar10', 'cifar100' or 'textures'
-              folder=None, # see `load_images`
-             ):            # `Images`
+              folder=None, # see load_images
+             ):            # Images
     "CIFAR, or the small synthetic set."
     return textures(800, 500, classes=4, size=16, noise=.4) if name == 'textures' else load_images(name, folder)
 
 # %% ../nbs/22_cifar.ipynb #7d247ee5
-def group_images(images,       # `Images`
+def group_images(images,       # Images
                  preset:Preset,# how many of them
                  seed:int,     # of the run
                  group:int,    # which repeat
-                ):             # `Images`: the group's training images, and those to measure on
+                ):             # Images: the group's training images, and those to measure on
     "Training and test images of a group; with `validate`, training images stand in for the test images."
     rows = torch.arange(len(images.y_train))
     if preset.validate:
@@ -177,6 +177,12 @@ def trial_steps(preset:Preset,# of which the network and the batch count
     size, n = 16 if preset.data == 'textures' else 32, min(preset.recipe.batch, 256)
     rounds = [{k: step_seconds(t, size, n) for k, t in both.items()} for _ in range(3)]
     return {k: min(o[k] for o in rounds) for k in both}
+
+# %% ../nbs/22_cifar.ipynb #3e8da25e
+def faster(preset, device, classes):
+    "The preset's recipe in the precision that a trial finds faster."
+    seconds = trial_steps(preset, device, classes)
+    return replace(preset.recipe, precision=min(seconds, key=seconds.get))
 
 # %% ../nbs/22_cifar.ipynb #76a5c3f3
 def settled(preset, out, device, classes, tell=print):
@@ -405,7 +411,7 @@ def gain(better:str,          # a column
     return value
 
 # %% ../nbs/22_cifar.ipynb #8b750308
-def on_samples(rows:list,      # of `group_row`
+def on_samples(rows:list,      # of group_row
                times:int=2000, # draws
                seed:int=0,     # of the draws
               )->list:         # a row a draw, as of `repeats`
@@ -425,8 +431,8 @@ def _on_draws(rows, counts):
     return list(map(row, range(len(counts))))
 
 # %% ../nbs/22_cifar.ipynb #8bbb56cd
-def share(part:tuple,  # arguments of `gain`
-          whole:tuple, # arguments of `gain`
+def share(part:tuple,  # arguments of gain
+          whole:tuple, # arguments of gain
          ):            # function of a row of `repeats`
     "How large is one gain, in % of another? Each a pair of columns."
     a, b = gain(*part), gain(*whole)
@@ -501,7 +507,7 @@ def _accuracy_off(paper):
     def value(row): return row['accuracy']['single']-paper['single'] if 'single' in row['accuracy'] else None
     return value
 
-def cifar_claims(preset:Preset)->list: # of `Claim`
+def cifar_claims(preset:Preset)->list: # of Claim
     "The claims for a net and data: Tables I and II, Figure 1 if linearised, the paper's own numbers for its rows."
     if preset.net.endswith('-ntk'): return NTK_CLAIMS
     paper = PAPER.get((preset.data, preset.net))
@@ -516,7 +522,7 @@ def cifar_claims(preset:Preset)->list: # of `Claim`
               Band((50, None), (25, None), '%'), _of_paper('kd', paper), (100, 100))]
 
 # %% ../nbs/22_cifar.ipynb #d473d168
-def column_stats(rows:list,  # of `group_row`
+def column_stats(rows:list,  # of group_row
                  column:str, # which
                  measure:str='accuracy', # or 'nll', 'ece'
                 )->tuple:    # mean, standard deviation over networks (0 for one), number of networks
@@ -527,7 +533,7 @@ def column_stats(rows:list,  # of `group_row`
     return float(np.mean(v)), sd, len(v)
 
 # %% ../nbs/22_cifar.ipynb #1562d1a4
-def cifar_table(rows:list,     # of `group_row`
+def cifar_table(rows:list,     # of group_row
                 data:str,      # which data
                 net:str,       # which net
                 markdown=False,# for the docs
@@ -624,7 +630,7 @@ def _diagram(ax, found):
     ax.set(xlabel='confidence', ylabel='accuracy', xlim=(0, 1), ylim=(0, 1), aspect='equal')
     if found: ax.legend()
 
-def plot_cifar(ledger:dict, # of `cifar_ledger`
+def plot_cifar(ledger:dict, # of cifar_ledger
               ):            # matplotlib figure
     "Gains over single networks, with 95 % intervals, and the reliability diagram."
     import matplotlib.pyplot as plt
@@ -692,7 +698,8 @@ def dry_row(preset:Preset, # one row
             rate=None,     # seconds for a multiply-add, from another row; None measures
            ):              # (text, seconds, seconds for a multiply-add)
     "Plan, operations, memory and estimated time of a row."
-    p, r, size, nets = preset, preset.recipe, 16 if preset.data == 'textures' else 32, plan(preset)
+    p, size, nets = preset, 16 if preset.data == 'textures' else 32, plan(preset)
+    r = faster(p, device, classes) if p.trial else p.recipe
     t = Trainer(lambda: make_net(p.net, classes), replace(r, compile=''), device)
     net = t.nets[0]
     ops, weights = macs(net, (3, size, size)), sum(o.numel() for o in net.parameters())
@@ -705,7 +712,7 @@ def dry_row(preset:Preset, # one row
     units = f'{len(nets)} units ({_counts(nets)})'
     work = f'{weights/1e6:.2f} M weights, {ops/1e9:.3f} GMAC an image, {total/1e15:.2f} PMAC in all'
     need = f'at most about {mem/2**30:.2f} GiB beside the images, about {_hours(total*rate)}'
-    text = f'{p.data} {p.net}: {groups}, {units}; {r.epochs} epochs of {n:,} images\n'
+    text = f'{p.data} {p.net}: {groups}, {units}; {r.epochs} epochs of {n:,} images in {r.precision}\n'
     text += f'  {work}, {need} on {torch.device(device).type}'
     return text, total*rate, rate
 
@@ -731,6 +738,8 @@ PRESETS = {
     'cpu-augmented': [Preset(recipe=replace(SMALL, augment=True), average=0, kd=1, self_kd=1, smoothing=0, **_FEW)],
     'laptop': [Preset(net='pairs', recipe=LAPTOP, single=10, average=5, kd=6, self_kd=6, smoothing=5, same_crops=True,
                       trial=True)],
+    'laptop-28-2': [Preset(net='28-2', recipe=replace(LAPTOP, epochs=4), single=5, average=0, kd=2, self_kd=0,
+                           smoothing=0, same_crops=True, trial=True)],
     'fast': [Preset(net='28-2', single=5, average=5, kd=3, self_kd=3, smoothing=2,
                     recipe=Recipe(epochs=30, batch=512, lr=.4, average_lr=5., **GPU))],
     'paper': [_paper(data, net) for net in NETS for data in _TABLES],
@@ -742,7 +751,7 @@ def choose_rows(preset:str='cpu', # name
                 net:str=None,     # another net
                 members:int=None, # networks of each kind
                 **kwargs,         # further fields of `Preset`
-               )->list:           # of `Preset`
+               )->list:           # of Preset
     "The rows of a preset, with changes; raises `ValueError` for an unknown name."
     rows = PRESETS[check_choice('preset', preset, PRESETS)]
     if data: check_choice('data', data, (*_TABLES, 'textures'))
@@ -796,7 +805,7 @@ def _print_dry(rows, device):
 # %% ../nbs/22_cifar.ipynb #fa5c7f92
 @call_parse
 @one_line_errors
-def ekd_cifar(preset:str='cpu',  # cpu (minutes), cpu-augmented, laptop (hours), fast (one GPU), paper (both tables), ntk (Figure 1)
+def ekd_cifar(preset:str='cpu',  # cpu (minutes), cpu-augmented, laptop, laptop-28-2 (hours), fast (one GPU), paper, ntk
               data:str=None,     # cifar10 or cifar100 (default: the preset's)
               net:str=None,      # small, pairs, or depth-width as 28-2; -ntk behind it: linearised (default: the preset's)
               dir:str=None,      # folder with cifar10.npz, cifar100.npz (default: ENSEMBLE_KD_DATA, else downloaded)
