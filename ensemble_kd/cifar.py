@@ -178,7 +178,7 @@ def trial_steps(preset:Preset,# of which the network and the batch count
     rounds = [{k: step_seconds(t, size, n) for k, t in both.items()} for _ in range(3)]
     return {k: min(o[k] for o in rounds) for k in both}
 
-# %% ../nbs/22_cifar.ipynb #3e8da25e
+# %% ../nbs/22_cifar.ipynb #94a7c590
 def faster(preset, device, classes):
     "The preset's recipe in the precision that a trial finds faster."
     seconds = trial_steps(preset, device, classes)
@@ -724,7 +724,8 @@ LAPTOP = Recipe(epochs=8, batch=250, lr=.4, augment=True, pad=2, average_lr=5., 
 def _paper(data, net):
     "A row of the paper's tables, trained for 200 epochs."
     n = AVERAGED.get(net, 10)
-    return Preset(data, net, Recipe(epochs=200, batch=128, schedule='step', average_lr=float(n), **GPU), average=n)
+    return Preset(data, net, Recipe(epochs=200, batch=128, schedule='step', average_lr=float(n), **GPU), average=n,
+                  trial=True)
 
 def _ntk(data):
     "The linearised network of Figure 1."
@@ -732,7 +733,7 @@ def _ntk(data):
                     temperature=4.)
     return Preset(data, '10-4-ntk', recipe, smoothing=0)
 
-_FEW = dict(n_train=2000, groups=4, single=3)
+_FEW = dict(n_train=2000, groups=4, single=3, trial=True)
 PRESETS = {
     'cpu': [Preset(recipe=replace(SMALL, average_lr=3.), average=3, kd=3, self_kd=2, smoothing=1, **_FEW)],
     'cpu-augmented': [Preset(recipe=replace(SMALL, augment=True), average=0, kd=1, self_kd=1, smoothing=0, **_FEW)],
@@ -740,7 +741,7 @@ PRESETS = {
                       trial=True)],
     'laptop-28-2': [Preset(net='28-2', recipe=replace(LAPTOP, epochs=4), single=5, average=0, kd=2, self_kd=0,
                            smoothing=0, same_crops=True, trial=True)],
-    'fast': [Preset(net='28-2', single=5, average=5, kd=3, self_kd=3, smoothing=2,
+    'fast': [Preset(net='28-2', single=5, average=5, kd=3, self_kd=3, smoothing=2, trial=True,
                     recipe=Recipe(epochs=30, batch=512, lr=.4, average_lr=5., **GPU))],
     'paper': [_paper(data, net) for net in NETS for data in _TABLES],
     'ntk': [_ntk(data) for data in _TABLES]}
