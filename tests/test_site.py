@@ -117,7 +117,7 @@ def test_bars_lead_to_pages(root):
     web, side = conf(root)['website'], yaml.safe_load(read(root/'nbs/sidebar.yml'))['website']['sidebar']
     items = [*web['navbar']['left'], *web['navbar']['right'], *web['page-footer']['right'], *side['contents']]
     hrefs = [o for item in items for o in linked(item)]
-    hrefs += re.findall(r'\]\(/(\S+?)\)', read(root/'nbs/404.qmd')) + [web['favicon'], web['image']]
+    hrefs += re.findall(r'\]\(/(\S+?)\)', read(root/'nbs/404.qmd')) + [web['favicon'], web['open-graph']['image'].lstrip('/')]
     local = [o.partition('#') for o in hrefs if '//' not in o]
     lost = [path for path, _, _ in local if not (root/'nbs'/path).is_file()]
     assert not lost
