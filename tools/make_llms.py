@@ -5,6 +5,7 @@ The map is tools/llms.txt, written by hand; each notebook that it lists becomes 
 The address is that of the markdown which Quarto writes beside the page (its own key `llms-txt` stops the releases before 1.9.21).
 llms-ctx.txt holds the map's words and the text of all its pages but the optional ones.
 """
+import posixpath
 import re
 import sys
 from html import escape
@@ -39,15 +40,24 @@ def llms_txt(cfg, found, text):
         return f"- [{matter['title']}]({cfg.doc_host}{cfg.doc_baseurl}/{path}): {matter['description']}"
     return ENTRY.sub(entry, text.replace('{title}', cfg.title).replace('{description}', cfg.description))
 
+def addressed(words, name, found, at):
+    "`words` of the notebook `name`, its links to notebooks turned into addresses of pages below `at`."
+    def address(m):
+        to = posixpath.normpath(posixpath.join(posixpath.dirname(name), m[1]))
+        return f"]({at}/{found[to][0].removesuffix('.md')}{m[2] or ''})" if to in found else m[0]
+    return re.sub(r'\]\(([^)\s#]+\.ipynb)(#[^)\s]*)?\)', address, words)
+
 def context(cfg, found, text, docs):
     "Words of the map `text`, and the pages of its sections but the optional one, each between tags."
     head, *sections = re.split(r'^## ', text, flags=re.M)
-    parts = [head.split('\n\n', 2)[2].strip()]
+    at, parts = cfg.doc_host + cfg.doc_baseurl, [head.split('\n\n', 2)[2].strip()]
     for section in sections:
         if section.startswith('Optional'): continue
-        for path, matter in (found[o] for o in ENTRY.findall(section)):
+        for name in ENTRY.findall(section):
+            path, matter = found[name]
             words = NOT_WORDS.sub('', (docs/path).read_text(encoding='utf-8')).strip()
-            parts.append(f'<doc title="{escape(matter["title"])}" url="{cfg.doc_host}{cfg.doc_baseurl}/{path}">\n{words}\n</doc>')
+            opened = f'<doc title="{escape(matter["title"])}" url="{at}/{path}">'
+            parts.append(f'{opened}\n{addressed(words, name, found, at)}\n</doc>')
     inside = '\n\n'.join(parts)
     return f'<project title="{escape(cfg.title)}" summary="{escape(cfg.description)}">\n{inside}\n</project>\n'
 
