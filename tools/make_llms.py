@@ -17,6 +17,7 @@ from nbdev.process import NBProcessor
 
 MAP = Path(__file__).resolve().parent/'llms.txt'
 ENTRY = re.compile(r'^- (\S+\.ipynb)$', re.M)
+LINK = re.compile(r'(\]\(|href=")([^)"\s#:]+\.ipynb)')
 NOT_WORDS = re.compile(r'<(script|style|svg)\b.*?</\1>|<!--.*?-->|!\[\]\(data:[^)]*\)', re.S)
 
 def page(path, nbs):
@@ -43,9 +44,9 @@ def llms_txt(cfg, found, text):
 def addressed(words, name, found, at):
     "`words` of the notebook `name`, its links to notebooks turned into addresses of pages below `at`."
     def address(m):
-        to = posixpath.normpath(posixpath.join(posixpath.dirname(name), m[1]))
-        return f"]({at}/{found[to][0].removesuffix('.md')}{m[2] or ''})" if to in found else m[0]
-    return re.sub(r'\]\(([^)\s#]+\.ipynb)(#[^)\s]*)?\)', address, words)
+        to = posixpath.normpath(posixpath.join(posixpath.dirname(name), m[2]))
+        return f"{m[1]}{at}/{found[to][0].removesuffix('.md')}" if to in found else m[0]
+    return LINK.sub(address, words)
 
 def context(cfg, found, text, docs):
     "Words of the map `text`, and the pages of its sections but the optional one, each between tags."
