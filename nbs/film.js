@@ -8,7 +8,7 @@
   const style = `
     .film { --one: #0072b2; --all: #b36b00; --line: #5c636a; max-width: 680px; margin: 0 auto; text-align: left; }
     .quarto-dark .film { --one: #56b4e9; --all: #f0b030; --line: #adb5bd; }
-    .film svg { width: 100%; max-width: 330px; height: auto; color: inherit; background: none; }
+    .film svg { flex: 1 1 250px; max-width: 330px; height: auto; color: inherit; background: none; }
     .film text { fill: currentColor; font-size: 15px; }
     .film .axes { stroke: var(--line); fill: none; }
     .film path.coins { stroke: var(--line); fill: none; stroke-width: 2; stroke-dasharray: 6 4; }
@@ -16,9 +16,9 @@
     .film g.all { fill: var(--all); }
     .film .panels { display: flex; flex-wrap: wrap; justify-content: center; gap: .5rem 1.2rem; }
     .film .row { display: flex; align-items: center; gap: .5rem; min-height: 44px; }
-    .film .row > span { width: 5.2rem; }
-    .film input { flex: 1; min-width: 5rem; max-width: 16rem; height: 32px; accent-color: var(--one); }
-    .film output { width: 5.2rem; }
+    .film .row > span { width: 4.9rem; }
+    .film input { flex: 1; min-width: 4rem; max-width: 16rem; height: 32px; accent-color: var(--one); }
+    .film output { width: 4.7rem; white-space: nowrap; }
     .film :is(button, select) { font: inherit; color: inherit; background: transparent; min-width: 40px; min-height: 40px;
       border: 1px solid var(--line); border-radius: 6px; }
     .film option { color: #212529; background: #fff; }
