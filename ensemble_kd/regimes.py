@@ -100,55 +100,63 @@ def _chosen(tried, y):
 # %% ../nbs/23_regimes.ipynb #d752b3ca
 def linear_columns(start:torch.Tensor,  # weights of the members, (L, k, m, d)
                    fresh:torch.Tensor,  # weights of the students, (L, k, m, d)
-                   data,                # training `Sample`
-                   tests:dict,          # name → test `Sample`, one of them 'valid'
+                   data,                # training Sample
+                   tests:dict,          # name → test Sample, one of them 'valid'
                    steps:int=400,       # steps of gradient descent with momentum 0.9
                    forms:tuple=FORMS,   # of teaching, to choose from
-                  )->tuple:             # column → part → logits (L, n, k); column → number of the chosen form
-    "Single, ensemble, train-the-average, KD and self-KD with linearised patch networks (the paper's Section 4)."
-    members, students = linear_patches(start, data.x), linear_patches(fresh, data.x)
+                  )->tuple:             # column → part → logits (L, n, k); chosen forms
+    "The five columns with linearised patch networks (the paper's Section 4)."
+    members, students = (linear_patches(o, data.x) for o in (start, fresh))
     labels, parts, choice = cross_entropy(data.y, start.shape[1]), _inputs(tests), {}
     def fit(column, teacher):
         if teacher is None: return members.fit(labels, parts, column == 'average', steps)
-        tried = [students.fit(o, parts, steps=steps) for o in _objectives(data.y, teacher, forms)]
+        lessons = _objectives(data.y, teacher, forms)
+        tried = [students.fit(o, parts, steps=steps) for o in lessons]
         choice[column], best = _chosen(tried, tests['valid'].y)
         return best
     return five_columns(fit), choice
 
 # %% ../nbs/23_regimes.ipynb #20627ac2
 def _fitted(start, data, rates, high, average=False, student=False, **kw):
-    "Weights of the first rate that gets the training data right (a student: that converges), or of the last."
+    "Weights of the first rate that fits training data (student: converges), or the last."
     weight = None
     for low in rates:
-        try: weight = train(start, data.x, data.y, lr=GrowthLR(.15, low, max(low, high)), **kw).weight
+        rate = GrowthLR(.15, low, max(low, high))
+        try: weight = train(start, data.x, data.y, lr=rate, **kw).weight
         except FloatingPointError: continue
         F = predict(weight, data.x)
-        if student or error_rate(average_logits(F) if average else F, data.y).max() == 0: break
+        if average: F = average_logits(F)
+        if student or error_rate(F, data.y).max() == 0: break
     if weight is not None: return weight
-    raise FloatingPointError(f'training diverges at every learning rate tried, down to {low:.1g}')
+    tried = f'every learning rate tried, down to {low:.1g}'
+    raise FloatingPointError(f'training diverges at {tried}')
 
 # %% ../nbs/23_regimes.ipynb #17bb3312
 def network_columns(start:torch.Tensor,  # weights of the members, (L, k, m, d)
                     fresh:torch.Tensor,  # weights of the students, (L, k, m, d)
-                    data,                # training `Sample`
-                    tests:dict,          # name → test `Sample`, one of them 'valid'
+                    data,                # training Sample
+                    tests:dict,          # name → test Sample, one of them 'valid'
                     steps:int=400,       # steps of gradient descent, at most
                     forms:tuple=FORMS,   # of teaching, to choose from
-                   )->tuple:             # column → part → logits (L, n, k); chosen forms; weights of the members
+                   )->tuple: # column → part → logits (L, n, k); chosen forms; weights
     "The same five columns with the networks themselves."
     (L, k, *_), choice, trained = start.shape, {}, []
     low = min(6., .5*step_size(patch_ntk(start, data.x)).min().item())
     rates, labels = [low/3**i for i in range(4)], dict(steps=steps, stop_loss=.05)
     joint = dict(objective=cross_entropy_of_average(data.y, k), average=True, steps=steps)
-    def everywhere(weight): return {t: predict(weight, o.x) for t, o in (dict(train=data) | tests).items()}
+    inputs = dict(train=data) | tests
+    def everywhere(weight): return {t: predict(weight, o.x) for t, o in inputs.items()}
+    def student(objective):
+        slower, how = [1.25*o for o in rates], dict(objective=objective, steps=steps)
+        return everywhere(_fitted(fresh, data, slower, 100., student=True, **how))
     def fit(column, teacher):
-        if column == 'average': return everywhere(_fitted(start, data, [L*o for o in rates], 150.*L, **joint))
+        if column == 'average':
+            faster = [L*o for o in rates]
+            return everywhere(_fitted(start, data, faster, 150.*L, **joint))
         if teacher is None:
             trained.append(_fitted(start, data, rates, 150., **labels))
             return everywhere(trained[0])
-        def student(objective):
-            return _fitted(fresh, data, [1.25*o for o in rates], 100., student=True, objective=objective, steps=steps)
-        tried = [everywhere(student(o)) for o in _objectives(data.y, teacher, forms)]
+        tried = [student(o) for o in _objectives(data.y, teacher, forms)]
         choice[column], best = _chosen(tried, tests['valid'].y)
         return best
     return five_columns(fit), choice, trained[0]
@@ -185,8 +193,8 @@ def _solve(models, y, k, tests, average=False):
 # %% ../nbs/23_regimes.ipynb #00d896a4
 def linear_controls(dist:MultiView,       # the formal data
                     start:torch.Tensor,   # weights of the members, (L, k, m, d)
-                    data,                 # training `Sample`
-                    tests:dict,           # name → test `Sample`, one of them 'valid'
+                    data,                 # training Sample
+                    tests:dict,           # name → test Sample, one of them 'valid'
                     seed:int,             # of the wider models
                     factors:tuple=(5,20), # times as many neurons
                     steps:int=400,        # steps of gradient descent with momentum 0.9
@@ -207,11 +215,11 @@ def linear_controls(dist:MultiView,       # the formal data
     return dict(wide=_errors(wide, tests), regression=_errors(solved, tests))
 
 # %% ../nbs/23_regimes.ipynb #2d48f70e
-def responses(weight:torch.Tensor,     # weights, (L, k, m, d); of the linearised network its first ones
+def responses(weight:torch.Tensor,     # (L, k, m, d); of a linearised network the first
               views:torch.Tensor,      # features v, (k, 2, d)
-              delta:torch.Tensor=None, # displacement of a linearised network, (L, k, m, d)
+              delta:torch.Tensor=None, # displacement of a linearised network
              )->torch.Tensor:          # (L, k, 2)
-    "Response of each class to a patch that shows one of its views: F_i, or its change if a displacement is given."
+    "Response of a class to a patch of one of its views: F_i, or its change by `delta`."
     def overlap(w): return torch.einsum('lkmd,kvd->lkmv', w, views.to(w))
     if delta is None: return smoothed_relu(overlap(weight)).sum(2)
     return (smoothed_relu_grad(overlap(weight))*overlap(delta)).sum(2)
@@ -226,22 +234,27 @@ def multiview_point(dist:MultiView,  # data
                     n_test:int=2000, # test samples of each kind
                     forms:tuple=FORMS, # of teaching, to choose from
                     device='cpu',    # where to compute
-                   )->dict:          # errors by regime, column and kind of data; lottery; drift; alignment; controls
+                   )->dict: # errors by regime, column, kind; lottery; drift; controls
     "Both regimes on the formal data (Definition 3.1)."
     def weights(name):
-        return init_weights([seed_of(seed, name, i) for i in range(members)], dist.k, m, dist.d, sigma0, device=device)
+        seeds = [seed_of(seed, name, i) for i in range(members)]
+        return init_weights(seeds, dist.k, m, dist.d, sigma0, device=device)
     data, tests = _samples(dist, n, seed, n_test, device)
     start, fresh, views = weights('members'), weights('students'), dist.features()
     lin, lin_choice = linear_columns(start, fresh, data, tests, forms=forms)
     net, net_choice, weight = network_columns(start, fresh, data, tests, forms=forms)
     delta = patch_displacement(start, data.x, lin['single']['alpha'])
-    both = dict(linear=both_views(responses(start, views, delta)), network=both_views(responses(weight, views)))
-    K = [patch_ntk(w, data.x[:100]) for w in (start, weight)]
-    def alignment(k): return sum(kernel_alignment(o.mean(0), data.y[:100]) for o in k)/len(k)
-    return dict(seed=seed, sigma0=sigma0, mass=dist.gamma*dist.P, placed=dist.feature_noise,
-                linear=_errors(lin, tests), network=_errors(net, tests), both=both,
-                drift=kernel_drift(*K), alignment=[alignment(k) for k in K],
-                choice=dict(linear=lin_choice, network=net_choice)) | linear_controls(dist, start, data, tests, seed)
+    both = dict(linear=both_views(responses(start, views, delta)),
+                network=both_views(responses(weight, views)))
+    few = data[slice(100)]
+    K = [patch_ntk(w, few.x) for w in (start, weight)]
+    def alignment(k): return sum(kernel_alignment(o.mean(0), few.y) for o in k)/len(k)
+    found = dict(seed=seed, sigma0=sigma0,
+                 mass=dist.gamma*dist.P, placed=dist.feature_noise,
+                 linear=_errors(lin, tests), network=_errors(net, tests), both=both,
+                 drift=kernel_drift(*K), alignment=[alignment(k) for k in K],
+                 choice=dict(linear=lin_choice, network=net_choice))
+    return found | linear_controls(dist, start, data, tests, seed)
 
 # %% ../nbs/23_regimes.ipynb #0bc39370
 STEPS = (100, 200, 400)          # of linear models
@@ -268,7 +281,7 @@ def _linear_columns_of(singles, students, known, ya, yb, parts, steps, choice):
 def linear_repeat(make,             # (width factor) → network
                   x:torch.Tensor,   # all inputs
                   y:torch.Tensor,   # all labels
-                  seed:int,         # draws the split and the weights, as in `study_repeat`
+                  seed:int,         # draws the split and the weights, as in study_repeat
                   sizes:tuple,      # training and validation samples
                   members:int=5,    # networks
                   wider:tuple=(2,4),# width factors of single networks, to hold against the ensemble
@@ -289,10 +302,10 @@ def linear_repeat(make,             # (width factor) → network
     return dict(error={name: wrong(o) for name, o in columns.items()}, wide=wide, choice=choice, train=100*fitted)
 
 # %% ../nbs/23_regimes.ipynb #943d5858
-def network_repeat(make, x:torch.Tensor, y:torch.Tensor, seed:int, sizes:tuple, members:int=5, # as in `linear_repeat`
+def network_repeat(make, x:torch.Tensor, y:torch.Tensor, seed:int, sizes:tuple, members:int=5, # as in linear_repeat
                    students:int=2, # per setting
                    epochs:int=125, # passes over the training images
-                  )->dict:         # as `study_repeat` returns, with the chosen learning rate
+                  )->dict:         # as study_repeat returns, with the chosen learning rate
     "The study of the networks themselves, at the learning rate that does best on validation images."
     rows = split(y, seed_of(seed, 'split'), sizes)
     (a, ya), (b, yb), _ = ((x[i], y[i]) for i in rows)
@@ -314,7 +327,7 @@ def movement(make,           # function without arguments that makes the network
              y:torch.Tensor, # labels
              seed:int,       # of the weights and of the order
              recipe:Recipe,  # how it is trained
-            )->dict:         # 'drift' of the traced kernel; 'alignment' with the labels, before and after
+            )->dict:         # 'drift' of the traced kernel; 'alignment' before, after
     "Train one network and look at its tangent kernel on its training inputs."
     stacked = Stacked(make, recipe, x.device)
     net = make().to(x.device)
@@ -323,7 +336,8 @@ def movement(make,           # function without arguments that makes the network
     stacked.fit(TensorData(x, y), [seed])
     net.load_state_dict(stacked.states()[0])
     KT = empirical_ntk(net, x, kind='trace')
-    return dict(drift=kernel_drift(K0, KT), alignment=[kernel_alignment(K0, y), kernel_alignment(KT, y)])
+    alignment = [kernel_alignment(K, y) for K in (K0, KT)]
+    return dict(drift=kernel_drift(K0, KT), alignment=alignment)
 
 # %% ../nbs/23_regimes.ipynb #fa82f4c4
 def _less(better, worse, times=100):
@@ -429,14 +443,14 @@ class RegimePreset:
     "Sizes of a run; the defaults are the default preset."
     repeats:int=5                         # seeds
     members:int=5                         # networks
-    widths:tuple=(128,256,512,1024,2048,4096) # of the networks whose kernel's drift is measured
+    widths:tuple=(128,256,512,1024,2048,4096) # where the kernel's drift is measured
     drift_n:int=50                        # training samples there
     dist:MultiView=MultiView(d=160, sigma_p=.095) # formal data
     n:int=200                             # training samples
     m:int=6                               # neurons a class
-    sigma0:tuple=(.03,.12,.5,1.)          # standard deviations at initialisation; the first is the base
+    sigma0:tuple=(.03,.12,.5,1.)          # of the first weights; the first is the base
     mass:tuple=(1.,4.)                    # mass of feature noise, γ·P
-    feature_noise:tuple=('shared','independent') # how it is placed; the last mass and the last placement make a claim
+    feature_noise:tuple=('shared','independent') # placed; the last makes a claim
     sizes:tuple=(200,300)                 # training and validation images
     width:int=24                          # channels of the network for images
     wider:tuple=(2,4)                     # width factors of single networks
@@ -448,6 +462,7 @@ class RegimePreset:
             check_number(name, getattr(self, name), 1, whole=True)
         check_number('members', self.members, 2, whole=True)
 
+# %% ../nbs/23_regimes.ipynb #23e58785
 REGIME_PRESETS = dict(default=RegimePreset(),
     quick=RegimePreset(repeats=2, members=3, widths=(128,512,2048), sigma0=(.03,.5), mass=(2.,),
                        feature_noise=('independent',), n=160, sizes=(100,200), width=12, wider=(2,),
@@ -497,7 +512,7 @@ def image_seed(preset:RegimePreset, # sizes
                 choice=choice, drift=drift, movement=move)
 
 # %% ../nbs/23_regimes.ipynb #865c5646
-REGIMES = dict(linear='tab:orange', network='tab:blue')
+REGIMES = dict(linear='#bb5566', network='#004488')
 _ORDER = ('average', 'ensemble', 'single', 'kd', 'self_kd')
 
 def _line(ax, rows, xs, value, **kw):
@@ -514,19 +529,19 @@ def _bars(ax, rows, value, label):
         at = [i+.4*j-.2 for i in range(len(_ORDER))]
         ax.bar(at, means, .38, yerr=halves, capsize=3, color=colour, label=regime)
     ax.set(ylabel=label); ax.set_xticks(range(len(_ORDER)), [c.replace('_', '-') for c in _ORDER], rotation=20)
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, loc='lower center', bbox_to_anchor=(.5, 1), ncols=2)
 
 # %% ../nbs/23_regimes.ipynb #6963d0c2
 def _drift_axis(ax, rows):
     widths = [o['width'] for o in rows[0]['drift']]
-    shown = (('drift', 'tab:blue', 'drift of the kernel'), ('error', 'tab:green', 'error of the prediction'))
+    shown = (('drift', '#004488', 'drift of the kernel'), ('error', '#ddaa33', 'error of the prediction'))
     for key, colour, name in shown:
         _line(ax, rows, widths, lambda o, i: o['drift'][i][key], color=colour, label=name)
     first = mean_half([o['drift'][0]['drift'] for o in rows])[0]
     for power, style, name in ((.5, ':', '1/√width'), (1, '--', '1/width')):
         ax.plot(widths, [first*(widths[0]/w)**power for w in widths], color='k', lw=1, ls=style, label=name)
     ax.set(xscale='log', yscale='log', xlabel='width (hidden units)', ylabel='relative to the start')
-    ax.set_title('when is a network linear?'); ax.legend(fontsize=8)
+    ax.legend(fontsize=8, loc='lower center', bbox_to_anchor=(.5, 1), ncols=2)
     ax.set_xticks(widths, widths, fontsize=8); ax.minorticks_off()
 
 def _sigma0_axis(ax, rows):
@@ -536,12 +551,12 @@ def _sigma0_axis(ax, rows):
             value = lambda o, i: 100*o['sigma0'][i][regime]['single'][kind]
             _line(ax, rows, xs, value, color=colour, ls=style, label=f'{regime}, {kind}-view')
     ax.set(xscale='log', xlabel='standard deviation at initialisation σ₀', ylabel='error of a single model (%)')
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, loc='lower center', bbox_to_anchor=(.5, 1), ncols=2)
 
 def _alignment_axis(ax, rows):
     for i, name in enumerate(('at initialisation', 'after training')):
         mean, half = mean_half([o['movement']['alignment'][i] for o in rows])
-        ax.bar(i, mean, yerr=half, capsize=3, color='tab:blue')
+        ax.bar(i, mean, yerr=half, capsize=3, color='#004488')
     ax.set_xticks([0,1], ['at initialisation', 'after training']); ax.set(ylabel='alignment of kernel and labels')
 
 # %% ../nbs/23_regimes.ipynb #eb23703d
