@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MEASURES', 'LAYERS', 'TOP', 'crop_strip', 'channels_ledger']
 
-# %% ../nbs/33_channel_ledger.ipynb #81a3ed69
+# %% ../nbs/33_channel_ledger.ipynb #1a0a85a7
 import base64, io, time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from .ensemble import error_rate
 from .images import normalize
 from .runs import load_arrays, provenance, read_json, write_json
 
-# %% ../nbs/33_channel_ledger.ipynb #4bfa4afe
+# %% ../nbs/33_channel_ledger.ipynb #0b15a98f
 MEASURES = dict(highest='highest response to each image', within='the same, class means subtracted',
                 places='responses at all places')
 LAYERS = ('pairs.0.1', 'pairs.1.0', 'pairs.1.1', 'pairs.2.1')
@@ -33,7 +33,7 @@ def _measured(found, y):
 
 def _range(values): return dict(mean=float(np.mean(values)), low=float(min(values)), high=float(max(values)))
 
-# %% ../nbs/33_channel_ledger.ipynb #cd057fe2
+# %% ../nbs/33_channel_ledger.ipynb #dacd4834
 def _matched(nets, blank, seed):
     "Matchings of members by a measure, and what the controls say."
     matchings, control = match_members(nets), matched_correlations(match_members(blank))
@@ -53,27 +53,29 @@ def _spots(found, matchings, across):
     pairs = [same_spot(found[i], found[j], m, across) for (i, j), m in matchings.items()]
     return dict(zip(('partner', 'others'), (torch.cat(o).mean().item() for o in zip(*pairs))))
 
-# %% ../nbs/33_channel_ledger.ipynb #8636e0b1
+# %% ../nbs/33_channel_ledger.ipynb #ca9e0674
 TOP = 50
 
 def _of_class(found, y, c, top=TOP):
     "How many of the images a channel responds to most are of a class, (channels,)."
     return (y[found.values.topk(top, dim=0).indices] == c).sum(0)
 
-def _class_channels(found, counts, y, c):
-    "How many channels of each member are of a class, and with how many others they are shared."
-    many = torch.stack([_of_class(o, y, c) for o in found])
-    mine = counts[2*many >= TOP]
-    shared = mine.double().mean().item()/(len(found)-1) if len(mine) else None
-    return dict(channels=(2*many >= TOP).sum(1).tolist(), shared=shared,
-                by_none=int((mine == 0).sum()), by_all=int((mine == len(found)-1).sum()))
+def _class_channels(found, matched, y, c):
+    "How many channels of each member are of a class, and with what share of the others they are shared."
+    of = 2*torch.stack([_of_class(o, y, c) for o in found]) >= TOP
+    out, others = dict(channels=of.sum(1).tolist()), len(found)-1
+    for k, (_, _, counts) in matched.items():
+        mine = counts[of]
+        out[k] = dict(shared=mine.double().mean().item()/others, by_none=int((mine == 0).sum()),
+                      by_all=int((mine == others).sum())) if len(mine) else None
+    return out
 
-# %% ../nbs/33_channel_ledger.ipynb #22666531
-def _jpeg(pixels):
-    "A strip of colour images (n, 3, s, s) of bytes side by side, as a JPEG in base64."
+# %% ../nbs/33_channel_ledger.ipynb #4026445a
+def _webp(pixels):
+    "A strip of colour images (n, 3, s, s) of bytes side by side, as a WebP in base64."
     from PIL import Image
     strip, out = torch.cat(list(pixels), 2).permute(1, 2, 0).numpy(), io.BytesIO()
-    Image.fromarray(strip).save(out, 'JPEG', quality=85, subsampling=0)
+    Image.fromarray(strip).save(out, 'WebP', quality=80)
     return base64.b64encode(out.getvalue()).decode()
 
 def crop_strip(strip:str,    # of a ledger's `shown`
@@ -86,9 +88,9 @@ def _in_member(found, field, ask, c, channel):
     "A channel of one member, as it is shown."
     parts = crops(found, field, ask.x, [channel])
     of = int((ask.y[parts.rows[0]] == c).sum())
-    return dict(channel=channel, of_class=of, images=parts.rows[0].tolist(), strip=_jpeg(parts.pixels[0]))
+    return dict(channel=channel, of_class=of, images=parts.rows[0].tolist(), strip=_webp(parts.pixels[0]))
 
-# %% ../nbs/33_channel_ledger.ipynb #5c92ad26
+# %% ../nbs/33_channel_ledger.ipynb #bee6675b
 def _shown(found, matchings, level, field, ask, name):
     "The channels of member 1 with the most images of a class, and their partners."
     c, out = list(ask.names).index(name), []
@@ -103,7 +105,7 @@ def _shown(found, matchings, level, field, ask, name):
         out.append(dict(of_class=many[channel].item(), members=members))
     return out
 
-# %% ../nbs/33_channel_ledger.ipynb #65e7fd25
+# %% ../nbs/33_channel_ledger.ipynb #b679b615
 def _saved_members(folder, least):
     "A run's description and what its single networks left, all that are there."
     folder = Path(folder)
@@ -126,7 +128,7 @@ def _check_weights(name, net, saved, x, prepare):
     same = (z.argmax(1) == saved['test'][:len(x)].argmax(1)).double().mean().item()
     if same < .98: raise ValueError(f'the weights of {name} give {same:.0%} of the answers saved with them')
 
-# %% ../nbs/33_channel_ledger.ipynb #9ebdaab1
+# %% ../nbs/33_channel_ledger.ipynb #7af29c00
 @dataclass(frozen=True)
 class _Asked:
     "What is asked of every layer."
@@ -145,16 +147,18 @@ def _layer(name, nets, blank, field, ask):
     for k in MEASURES:
         mine, control = ([o[k] for o in v] for v in (by_net, by_blank))
         matched[k] = _matched(mine, control, ask.seed)
-    about, matchings, counts = matched['highest']
-    out = dict(layer=name, field=asdict(field), channels=counts.shape[1],
-               measures={k: v[0] for k, v in matched.items()}, counts=counts[0].tolist(),
-               spot=_spots(nets, matchings, field.places[1]))
-    out['classes'] = {o: _class_channels(nets, counts, ask.y, c) for c, o in enumerate(ask.names)}
+    out = dict(layer=name, field=asdict(field), channels=nets[0].values.shape[1],
+               measures={k: v[0] for k, v in matched.items()})
+    out['counts'] = {k: v[2][0].tolist() for k, v in matched.items()}
+    out['spot'] = dict(trained=_spots(nets, matched['highest'][1], field.places[1]))
+    out['spot']['untrained'] = _spots(blank, match_members([o.values for o in blank]), field.places[1])
+    out['classes'] = {o: _class_channels(nets, matched, ask.y, c) for c, o in enumerate(ask.names)}
     if field.size >= min(ask.x.shape[2:]): return out
+    about, matchings, _ = matched['places']
     how = nets, matchings, about['level'], field, ask
     return out | dict(shown={o: _shown(*how, o) for o in ask.classes})
 
-# %% ../nbs/33_channel_ledger.ipynb #29eefb6e
+# %% ../nbs/33_channel_ledger.ipynb #3c6eeacd
 def _asked(saved, make, layers, x, prepare, few):
     "Responses of saved networks to images, a dict by layer each."
     out = []
@@ -176,7 +180,7 @@ def _errors(saved, images):
     overlap = [o | dict(label=images.classes[o['label']]) for o in class_overlap(F, images.y_test)]
     return dict(accuracy=(100-100*error_rate(F, images.y_test)).tolist(), overlap=overlap)
 
-# %% ../nbs/33_channel_ledger.ipynb #08c45a84
+# %% ../nbs/33_channel_ledger.ipynb #30374e23
 def channels_ledger(folder,        # of one row of `ekd_cifar`
                     layers=LAYERS, # names, as in net.named_modules()
                     classes=('automobile', 'horse'), # whose channels are shown
