@@ -7,7 +7,7 @@ __all__ = ['Field', 'receptive_field', 'Responses', 'responses', 'Crops', 'crops
            'untrained', 'control_level', 'shared_with', 'match_members', 'matched_correlations', 'permuted_control',
            'same_spot', 'class_overlap']
 
-# %% ../nbs/31_channels.ipynb #a4594067
+# %% ../nbs/31_channels.ipynb #5e704cb2
 import copy
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from torch import nn
 from .core import check_choice, check_labels, check_number, check_tensor, generator
 from .resnet import seeded
 
-# %% ../nbs/31_channels.ipynb #9038143f
+# %% ../nbs/31_channels.ipynb #55c6459d
 @dataclass(frozen=True)
 class Field:
     "Where the units of a layer look."
@@ -30,7 +30,7 @@ class Field:
         across = self.places[1]
         return torch.stack([places//across, places % across], -1)*self.stride + self.offset
 
-# %% ../nbs/31_channels.ipynb #3300340d
+# %% ../nbs/31_channels.ipynb #05bcd2ca
 class _Stop(Exception): "Enough was seen."
 
 def _layers(net, names):
@@ -58,7 +58,7 @@ def _map(out, name):
     what = tuple(out.shape) if torch.is_tensor(out) else type(out).__name__
     raise ValueError(f'layer {name!r} gives no maps of channels (n, channels, h, w); it gives {what}')
 
-# %% ../nbs/31_channels.ipynb #f99bd1d5
+# %% ../nbs/31_channels.ipynb #30216f43
 def _open(m):
     "What stands for a layer in a copy that lets all pixels through; None: the layer itself."
     if isinstance(m, nn.MaxPool2d):
@@ -78,7 +78,7 @@ def _transparent(net):
         if m.bias is not None: nn.init.zeros_(m.bias)
     return net
 
-# %% ../nbs/31_channels.ipynb #8717e487
+# %% ../nbs/31_channels.ipynb #be20800b
 def _span(out, x, i):
     "First pixel and number of pixels down, then across, that unit (i, i) depends on."
     grad, = torch.autograd.grad(out[0, :, i, i].sum(), x, retain_graph=True)
@@ -96,7 +96,7 @@ def _check_inside(layer, spans, side):
         raise ValueError(f'layer {layer!r} looks at more than {side} pixels, perhaps at all there are')
     if spans[0] != spans[1]: raise ValueError(f'the fields of layer {layer!r} are no squares')
 
-# %% ../nbs/31_channels.ipynb #0713ac21
+# %% ../nbs/31_channels.ipynb #1aa8cdcb
 def receptive_field(net:nn.Module,          # convolutions, batch norms, maxima, ReLUs
                     layer:str,              # as in net.named_modules()
                     shape:tuple=(3,32,32),  # of an image: channels, pixels down and across
@@ -116,7 +116,7 @@ def receptive_field(net:nn.Module,          # convolutions, batch norms, maxima,
     places = _outputs(through, [layer], x.detach()[..., :h, :w])[layer].shape[2:]
     return Field(size, second-first, first - middle*(second-first), tuple(places))
 
-# %% ../nbs/31_channels.ipynb #18d0366b
+# %% ../nbs/31_channels.ipynb #2a16b239
 @dataclass(frozen=True)
 class Responses:
     "How the channels of a layer respond to n images."
@@ -124,7 +124,7 @@ class Responses:
     places:torch.Tensor # where it is, counted row by row, (n, channels)
     maps:torch.Tensor   # all responses to the first few images, (few, channels, h, w)
 
-# %% ../nbs/31_channels.ipynb #2293fc1a
+# %% ../nbs/31_channels.ipynb #117bdf1d
 @torch.no_grad()
 def responses(net:nn.Module,   # its modes are put back
               layers:list,     # names, as in net.named_modules()
@@ -153,7 +153,7 @@ def _highest(maps, few):
     values, places = maps.flatten(2).max(2)
     return values, places, maps[:max(0, few)].clone()
 
-# %% ../nbs/31_channels.ipynb #f8e01c6b
+# %% ../nbs/31_channels.ipynb #d7f3e147
 @dataclass(frozen=True)
 class Crops:
     "The parts of images to which channels respond most, the strongest first."
@@ -176,7 +176,7 @@ def _cut(x, corners, size):
     cut = torch.where(inside[..., None], cut, torch.tensor(grey, dtype=x.dtype))
     return cut.permute(0, 3, 1, 2)
 
-# %% ../nbs/31_channels.ipynb #f80f3007
+# %% ../nbs/31_channels.ipynb #ac7f5b94
 def crops(found:Responses, # of a layer to the images
           field:Field,     # of that layer
           x:torch.Tensor,  # the images, (N, c, h, w)
@@ -196,7 +196,7 @@ def crops(found:Responses, # of a layer to the images
         pixels.append(_cut(x[row], corners, field.size))
     return Crops(rows, values, torch.stack(pixels))
 
-# %% ../nbs/31_channels.ipynb #e02b1284
+# %% ../nbs/31_channels.ipynb #624102bd
 def top_crops(net:nn.Module,    # trained
               layer:str,        # early enough that its field is smaller than an image
               x:torch.Tensor,   # images, (N, c, h, w)
@@ -208,21 +208,21 @@ def top_crops(net:nn.Module,    # trained
     field = receptive_field(net, layer, tuple(x.shape[1:]))
     return crops(responses(net, [layer], x, prepare)[layer], field, x, channels, n)
 
-# %% ../nbs/31_channels.ipynb #a247cba8
+# %% ../nbs/31_channels.ipynb #9a4f377d
 def _correlations(a, b):
     "Between columns of (n, A) and (n, B), (A, B); 0 for columns that are constant."
     a, b = (o.double() - o.double().mean(0) for o in (a, b))
     size = a.norm(dim=0)[:, None] * b.norm(dim=0)
     return torch.where(size > 0, a.T @ b / size, 0.)
 
-# %% ../nbs/31_channels.ipynb #9325f6dd
+# %% ../nbs/31_channels.ipynb #5201ca22
 @dataclass(frozen=True)
 class Matching:
     "Channels of one network and their partners in another."
     partner:torch.Tensor     # of each channel; -1 for none, (channels,)
     correlation:torch.Tensor # of the two, 0 for none, (channels,)
 
-# %% ../nbs/31_channels.ipynb #8e9b0c83
+# %% ../nbs/31_channels.ipynb #722e69c2
 def match_channels(a:torch.Tensor, # responses of one network, (n, channels)
                    b:torch.Tensor, # of another to the same images, (n, channels)
                   )->Matching:     # of the channels of a
@@ -239,7 +239,7 @@ def match_channels(a:torch.Tensor, # responses of one network, (n, channels)
     partner[rows], correlation[rows] = cols, table[rows, cols]
     return Matching(partner, correlation)
 
-# %% ../nbs/31_channels.ipynb #b1b9e6d0
+# %% ../nbs/31_channels.ipynb #9f60f8a4
 def untrained(make,           # function without arguments: a network
               seed:int,       # of its weights
               x:torch.Tensor, # images, (n, c, h, w), for its norms
@@ -256,7 +256,7 @@ def untrained(make,           # function without arguments: a network
         for part in x.split(batch): net.train()(prepare(part))
     return net.eval()
 
-# %% ../nbs/31_channels.ipynb #7bbc6a28
+# %% ../nbs/31_channels.ipynb #da991c6b
 def control_level(*controls,      # matched correlations of a control each, tensors (any,)
                   q:float=.95,    # quantile
                  )->float:        # above it a channel is shared
@@ -265,7 +265,7 @@ def control_level(*controls,      # matched correlations of a control each, tens
     if not controls: raise ValueError('a level needs a control')
     return max(check_tensor('a control', o, 'channels').quantile(q).item() for o in controls)
 
-# %% ../nbs/31_channels.ipynb #c9e430ae
+# %% ../nbs/31_channels.ipynb #813c8bd4
 def shared_with(matchings:dict, # (i, j) with i < j → `Matching` of member i with j
                 level:float,    # see `control_level`
                 channels:int,   # of a member
@@ -279,7 +279,7 @@ def shared_with(matchings:dict, # (i, j) with i < j → `Matching` of member i w
         counts[j, m.partner[mine]] += 1
     return counts
 
-# %% ../nbs/31_channels.ipynb #0a5355ac
+# %% ../nbs/31_channels.ipynb #661c4aa6
 def match_members(found:list, # responses (n, channels) of each member
                  )->dict:     # (i, j) with i < j → `Matching`
     "Every two members matched."
@@ -287,13 +287,13 @@ def match_members(found:list, # responses (n, channels) of each member
     pairs = combinations(range(len(found)), 2)
     return {(i, j): match_channels(found[i], found[j]) for i, j in pairs}
 
-# %% ../nbs/31_channels.ipynb #cc585368
+# %% ../nbs/31_channels.ipynb #90f80278
 def matched_correlations(matchings:dict, # of `match_members`
                         )->torch.Tensor: # (pairs·channels,)
     "The correlations of all pairs in one row."
     return torch.cat([m.correlation for m in matchings.values()])
 
-# %% ../nbs/31_channels.ipynb #fd1fc7b7
+# %% ../nbs/31_channels.ipynb #7fb449ca
 def permuted_control(found:list,    # responses (n, channels) of each member
                      seed:int,      # of the shuffling
                     )->torch.Tensor:# (pairs·channels,)
@@ -304,7 +304,7 @@ def permuted_control(found:list,    # responses (n, channels) of each member
         out.append(match_channels(a, b[rows]).correlation)
     return torch.cat(out)
 
-# %% ../nbs/31_channels.ipynb #2b150da7
+# %% ../nbs/31_channels.ipynb #b0d3165a
 def same_spot(a:Responses,    # of one network
               b:Responses,    # of another, to the same images
               match:Matching, # of the two
@@ -323,7 +323,7 @@ def same_spot(a:Responses,    # of one network
     others = (near.sum(1)-partner)/max(1, near.shape[1]-1)
     return partner, others
 
-# %% ../nbs/31_channels.ipynb #051ce069
+# %% ../nbs/31_channels.ipynb #94c97f52
 def _overlap(wrong, weight):
     "Measures (draws,) each of members' errors (L, n) where images have weights (draws, n)."
     L, n, count = len(wrong), weight.sum(1), wrong.sum(0)
@@ -344,7 +344,7 @@ def _with_interval(measured, drawn):
         out[f'{name}_ci95'] = ends if out[name] is not None else None
     return out
 
-# %% ../nbs/31_channels.ipynb #a3be7abd
+# %% ../nbs/31_channels.ipynb #144ee864
 def class_overlap(F:torch.Tensor,  # logits of the members, (L, n, k), L ≥ 2
                   y:torch.Tensor,  # labels, (n,)
                   draws:int=1000,  # of the images, for the intervals
