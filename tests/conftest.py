@@ -3,9 +3,11 @@ from configparser import ConfigParser
 from importlib.metadata import version
 from pathlib import Path
 import pytest
-import make_readme
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT/'tools'))  # also where a process that a test starts imports this
+import make_readme
+
 BUILT_FROM = ['settings.ini', 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'README.md', 'CHANGELOG.md',
               '_quarto.yml', 'nbs', 'ensemble_kd']
 
