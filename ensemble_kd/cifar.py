@@ -547,7 +547,8 @@ def cifar_table(rows:list,     # of group_row
         return [NAMES[column], f'{paper[column]:.2f}' if column in paper else '', *mine]
     beside = f'paper, {data if data in _TABLES else "cifar10"} {name} (%)'
     head = ['column', beside, 'measured (%)', 'networks', 'NLL (nats)', 'ECE (%)']
-    return table(head, [line(c) for c in NAMES], markdown)
+    names = [c for c in NAMES if c in paper or column_stats(rows, c)[2]]      # of ours, those that were trained
+    return table(head, [line(c) for c in names], markdown)
 
 # %% ../nbs/22_cifar.ipynb #8ad34709
 def _reliability(exp):
