@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MEASURES', 'LAYERS', 'TOP', 'crop_strip', 'channels_ledger', 'plot_shared', 'plot_parts']
 
-# %% ../nbs/33_channel_ledger.ipynb #48b04334
+# %% ../nbs/33_channel_ledger.ipynb #311ef069
 import base64, io, time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from .ensemble import error_rate
 from .images import normalize
 from .runs import load_arrays, provenance, read_json, write_json
 
-# %% ../nbs/33_channel_ledger.ipynb #ad3a40a7
+# %% ../nbs/33_channel_ledger.ipynb #c934ec3d
 MEASURES = dict(highest='highest response to each image', within='the same, class means subtracted',
                 places='responses at all places')
 LAYERS = ('pairs.0.1', 'pairs.1.0', 'pairs.1.1', 'pairs.2.1')
@@ -33,7 +33,7 @@ def _measured(found, y):
 
 def _range(values): return dict(mean=float(np.mean(values)), low=float(min(values)), high=float(max(values)))
 
-# %% ../nbs/33_channel_ledger.ipynb #90cf0318
+# %% ../nbs/33_channel_ledger.ipynb #220ccef8
 def _matched(nets, blank, seed):
     "Matchings of members by a measure, and what the controls say."
     matchings, control = match_members(nets), matched_correlations(match_members(blank))
@@ -53,7 +53,7 @@ def _spots(found, matchings, across):
     pairs = [same_spot(found[i], found[j], m, across) for (i, j), m in matchings.items()]
     return dict(zip(('partner', 'others'), (torch.cat(o).mean().item() for o in zip(*pairs))))
 
-# %% ../nbs/33_channel_ledger.ipynb #45309a15
+# %% ../nbs/33_channel_ledger.ipynb #0243edc0
 TOP = 50
 
 def _of_class(found, y, c, top=TOP):
@@ -70,7 +70,7 @@ def _class_channels(found, matched, y, c):
                       by_all=int((mine == others).sum())) if len(mine) else None
     return out
 
-# %% ../nbs/33_channel_ledger.ipynb #52877037
+# %% ../nbs/33_channel_ledger.ipynb #6ced69b2
 def _webp(pixels):
     "A strip of colour images (n, 3, s, s) of bytes side by side, as a WebP in base64."
     from PIL import Image
@@ -90,7 +90,7 @@ def _in_member(found, field, ask, c, channel):
     of = int((ask.y[parts.rows[0]] == c).sum())
     return dict(channel=channel, of_class=of, images=parts.rows[0].tolist(), strip=_webp(parts.pixels[0]))
 
-# %% ../nbs/33_channel_ledger.ipynb #d02eaab0
+# %% ../nbs/33_channel_ledger.ipynb #4dbeee31
 def _shown(found, matchings, level, field, ask, name):
     "The channels of member 1 with the most images of a class, and their partners."
     c, out = list(ask.names).index(name), []
@@ -105,7 +105,7 @@ def _shown(found, matchings, level, field, ask, name):
         out.append(dict(of_class=many[channel].item(), members=members))
     return out
 
-# %% ../nbs/33_channel_ledger.ipynb #615214ba
+# %% ../nbs/33_channel_ledger.ipynb #c9947127
 def _saved_members(folder, least):
     "A run's description and what its single networks left, all that are there."
     folder = Path(folder)
@@ -128,7 +128,7 @@ def _check_weights(name, net, saved, x, prepare):
     same = (z.argmax(1) == saved['test'][:len(x)].argmax(1)).double().mean().item()
     if same < .98: raise ValueError(f'the weights of {name} give {same:.0%} of the answers saved with them')
 
-# %% ../nbs/33_channel_ledger.ipynb #eb6f8513
+# %% ../nbs/33_channel_ledger.ipynb #8274484d
 @dataclass(frozen=True)
 class _Asked:
     "What is asked of every layer."
@@ -158,7 +158,7 @@ def _layer(name, nets, blank, field, ask):
     how = nets, matchings, about['level'], field, ask
     return out | dict(shown={o: _shown(*how, o) for o in ask.classes})
 
-# %% ../nbs/33_channel_ledger.ipynb #f3d3ff35
+# %% ../nbs/33_channel_ledger.ipynb #82c75743
 def _asked(saved, make, layers, x, prepare, few):
     "Responses of saved networks to images, a dict by layer each."
     out = []
@@ -180,7 +180,7 @@ def _errors(saved, images):
     overlap = [o | dict(label=images.classes[o['label']]) for o in class_overlap(F, images.y_test)]
     return dict(accuracy=(100-100*error_rate(F, images.y_test)).tolist(), overlap=overlap)
 
-# %% ../nbs/33_channel_ledger.ipynb #ab5b1b2b
+# %% ../nbs/33_channel_ledger.ipynb #9ca48b7b
 def channels_ledger(folder,        # of one row of `ekd_cifar`
                     layers=LAYERS, # names, as in net.named_modules()
                     classes=('automobile', 'horse'), # whose channels are shown
@@ -215,7 +215,7 @@ def channels_ledger(folder,        # of one row of `ekd_cifar`
     if out: write_json(out, found)
     return found
 
-# %% ../nbs/33_channel_ledger.ipynb #f6fea54b
+# %% ../nbs/33_channel_ledger.ipynb #cafb6100
 _MARKS = dict(highest=('o', '#0072b2'), within=('s', '#e69f00'), places=('^', '#009e73'))
 
 def _layer_name(o):
@@ -240,7 +240,7 @@ def plot_shared(ledger:dict, # of `channels_ledger`
     ax.legend(fontsize=8, loc='upper left', bbox_to_anchor=(1, 1), frameon=False)
     return fig
 
-# %% ../nbs/33_channel_ledger.ipynb #fa93693e
+# %% ../nbs/33_channel_ledger.ipynb #7611a7fa
 def plot_parts(ledger:dict, # of `channels_ledger`
                layer:str,   # one with channels that are shown
                name:str,    # a class whose channels are shown
