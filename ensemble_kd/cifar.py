@@ -372,6 +372,7 @@ def group_row(exp:Experiment, # with at least some networks done
     def fitted(v): return 100*(1-error_rate(torch.stack(_each(v, 'train')), y_train).mean().item())
     def measured(column): return [measures(o, y) for o in z[column]]
     known = {c: fitted(v) for c, v in saved.items()}
+    fits = [fitted([o]) for o in saved.get('single', [])]
     right = {c: v.argmax(-1) == y for c, v in z.items()}
     columns = {c: measured(c) for c in NAMES if c in z}
     slower = {f'{c}-{group}-{i}': o['slower'] for c, v in saved.items()
@@ -380,6 +381,7 @@ def group_row(exp:Experiment, # with at least some networks done
     asked = [o['wall_s'] for name in exp.answers(group) if (o := exp.run.load(name))]
     walls |= dict(answers=asked) if asked else {}
     row = dict(group=group, columns=columns, train_accuracy=known, slower=slower, wall_s=walls, right=right)
+    row |= dict(fits=fits)
     return row | _agreement(z, y)
 
 # %% ../nbs/22_cifar.ipynb #ca30f4d2
@@ -389,6 +391,13 @@ def _accuracies(row):
     best = max(accuracy.get('single', []), default=None)
     return accuracy, dict(best=best, train_accuracy=row['train_accuracy'].get('single'))
 
+def _network(accuracy, fits, best, i):
+    "The i-th network of every column; what is known of one network only counts once."
+    there = {c: v[i % len(v)] for c, v in accuracy.items() if len(v) == 1 or i < len(v)}
+    alone = {c for c, v in accuracy.items() if len(v) == 1} if i else set()
+    train = fits[i] if i < len(fits) else None
+    return dict(accuracy=there, alone=alone, best=None if i else best, train_accuracy=train)
+
 def repeats(rows:list)->list: # of dicts: 'accuracy' by column, 'best' single, 'train_accuracy'
     "What the claims are judged by: a row a group or, of a single group, a row a network."
     found = [_accuracies(r) for r in rows]
@@ -396,9 +405,8 @@ def repeats(rows:list)->list: # of dicts: 'accuracy' by column, 'best' single, '
     if len(rows) != 1: return [dict(accuracy=means(a), **shared) for a, shared in found]
     (accuracy, shared), = found
     n = max(map(len, accuracy.values()))
-    def has(values, i): return len(values) == 1 or i < len(values)
-    def one(i): return {c: v[i % len(v)] for c, v in accuracy.items() if has(v, i)}
-    return [dict(accuracy=one(i), **shared) for i in range(n)]
+    fits = rows[0].get('fits') or [shared['train_accuracy']]
+    return [_network(accuracy, fits, shared['best'], i) for i in range(n)]
 
 # %% ../nbs/22_cifar.ipynb #19166288
 def gain(better:str,          # a column
@@ -407,6 +415,7 @@ def gain(better:str,          # a column
     "By how many points a column is more accurate than another."
     def value(row):
         a = row['accuracy']
+        if {better, over} <= row.get('alone', set()): return None      # one pair of networks is one repeat
         return a[better]-a[over] if better in a and over in a else None
     return value
 

@@ -126,15 +126,21 @@ class Claim:
             raise ValueError(f'{self.id}: {own} would fail the rule «{self.rule}»')
 
 # %% ../nbs/09_claims.ipynb #08745ef6
-def _doubt(rule, values):
+def _doubt(rule, values, drawn=()):
     "The smallest error level at which the interval of the values gives a verdict."
     from scipy.stats import t
     mean, error, n = _moments(values)
-    if n == 1: return 1.
     ends = (0.,) if isinstance(rule, Positive) else _ends(rule.near or rule.target)
+    if n == 1: return _doubt_drawn(ends, drawn) if len(drawn) else 1.
     away = min(abs(mean-o) for o in ends if math.isfinite(o))
     if error == 0: return 0.
     return float(2*t.sf(away/error, n-1))
+
+def _doubt_drawn(ends, drawn):
+    "The same of a single repeat, from its values on resampled test samples."
+    drawn = np.array(drawn)
+    def beyond(end): return 2*min((drawn <= end).sum(), (drawn >= end).sum())
+    return float(max((beyond(o) + 1)/(len(drawn) + 1) for o in ends if math.isfinite(o)))
 
 def _holm(doubts, alpha=.05):
     "The error level at which each claim is judged: alpha/m for the clearest, and so on; 0 from the first unclear one."
@@ -155,10 +161,10 @@ def judge(claims:list,       # of `Claim`, one family: they are corrected for th
     "Judge claims by their rules; claims that no repeat has a value for are left out."
     found = [(c, _values(c, rows)) for c in claims]
     found = [(c, v) for c, v in found if v]
-    levels = _holm([_doubt(c.rule, v) for c, v in found])
+    drawn = [_values(c, resampled) for c, _ in found]
+    levels = _holm([_doubt(c.rule, v, z) for (c, v), z in zip(found, drawn)])
     ledger = [_ledger_row(*o, level, varies, shared) for o, level in zip(found, levels)]
-    if not len(resampled): return ledger
-    return [_on_samples(c, row, _values(c, resampled)) for (c, _), row in zip(found, ledger)]
+    return [_on_samples(c, row, z) for (c, _), row, z in zip(found, ledger, drawn)]
 
 def _values(claim, rows):
     "One number a row that has one."
@@ -179,10 +185,11 @@ def _on_samples(claim, row, values):
     "The same row, its verdict held against the interval over resampled test samples."
     if not values: return row
     def ends(level): return np.quantile(values, [(1-level)/2, (1+level)/2]).tolist()
-    ci = dict(ci95_samples=ends(.95))
-    if row['verdict'] == 'inconclusive': return row | ci
-    same = claim.rule.verdict(tuple(ends(1-row['level']))) == row['verdict']
-    return row | ci | dict(verdict=row['verdict'] if same else 'inconclusive')
+    row = row | dict(ci95_samples=ends(.95))
+    if not row['level']: return row
+    drawn = claim.rule.verdict(tuple(ends(1-row['level'])))
+    same = row['n'] == 1 or drawn == row['verdict']         # a single repeat has no other interval
+    return row | dict(verdict=drawn if same else 'inconclusive')
 
 # %% ../nbs/09_claims.ipynb #97404b47
 def judge_families(claims:list, # of `Claim`
@@ -213,6 +220,7 @@ def claims_table(claims:list,         # rows made by `judge`
 
 def _cells(c, markdown):
     "A claim as a row of the table."
-    said = c['paper'], plus_minus(c['value'], c['ci95'], c['unit'])
+    over = c['ci95'] or c.get('ci95_samples')            # of a single repeat: over test samples
+    said = c['paper'], plus_minus(c['value'], over, c['unit'])
     if markdown: return [badge(c['verdict']), c['statement'], *said, _muted(c['id'])]
     return [f"{c['id']}: {c['statement']}", *said, c['verdict']]
