@@ -189,8 +189,6 @@ class Conditions:
     repeats:int=5                      # seeds
 
 # %% ../nbs/26_conditions.ipynb #373fd3e5
-#| code-fold: true
-#| code-summary: "The claims and their rules"
 def _gain(row, name): return row[name]['single'] - row[name]['ensemble']
 
 def _kept(name):

@@ -346,8 +346,6 @@ def _gain_of(cell):
     return value
 
 # %% ../nbs/27_controls.ipynb #5d36b4f8
-#| code-fold: true
-#| code-summary: "The claims and their rules"
 _VIEWS = 'multi-view', 'digits'
 def _said(group): return f'{PAPER[group]:+g}'.replace('-', '−')
 
@@ -463,7 +461,7 @@ def plot_gaussian(ledger:dict,     # of the run
                  ):                # matplotlib figure
     "Gains of all cells without and with margin, and on data with views; mean and 95 % interval over repeats."
     import matplotlib.pyplot as plt
-    fig, axs = plt.subplots(2, 2, figsize=(12,6), sharey=True, layout='constrained', facecolor='w',
+    fig, axs = plt.subplots(2, 2, figsize=(10,6.4), sharey=True, layout='constrained', facecolor='w',
                             gridspec_kw=dict(width_ratios=(3, 1)))
     rows = ledger['seeds']
     for ax, margin in zip(axs[:,0], ('without', 'with')): _cells_axis(ax, rows, margin, paper)

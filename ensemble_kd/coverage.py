@@ -454,7 +454,7 @@ def plot_coverage(ledger:dict, # as written to coverage.json
     "Errors of members and ensembles by share of channels; leads in two-view images."
     import matplotlib.pyplot as plt
     rows = ledger['seeds']
-    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 4.2), layout='constrained', facecolor='w')
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 4.2), layout='constrained', facecolor='w')
     _shares_axis(left, rows, ledger['provenance']['config']['shares'])
     edges = torch.linspace(-1.0625, 1.0625, 18)
     for name, (colour, label) in LEADS.items():

@@ -123,8 +123,6 @@ def _over(name, g, count):
     return value
 
 # %% ../nbs/25_generations.ipynb #9abac8c3
-#| code-fold: true
-#| code-summary: "The claims and their rules"
 def _of_members(K):
     said = f'ensemble of {K}: single-view error, less the share of views nobody holds'
     rule = Band((-2, 2), (-5, 5), 'points')
@@ -175,7 +173,7 @@ def _plot_members(ledger):
     "Error by members and by generation; the views won by the networks of the first seed."
     import matplotlib.pyplot as plt
     rows = ledger['seeds']
-    fig, axs = plt.subplot_mosaic('ac;bc', figsize=(9, 6.4), layout='constrained', facecolor='w')
+    fig, axs = plt.subplot_mosaic('ac;bc', figsize=(8, 6.4), layout='constrained', facecolor='w')
     count_axis(axs['a'], rows)
     _generations_axis(axs['b'], rows)
     draw_grid(axs['c'], torch.tensor(rows[0]['held']).bool())

@@ -443,7 +443,7 @@ def plot_lenses(ledger:dict, # as written to lenses.json
                ):            # matplotlib figure
     "Single learners, teams and their students, on the formal data and on digits."
     import matplotlib.pyplot as plt
-    fig, axs = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout='constrained', facecolor='w')
+    fig, axs = plt.subplots(1, 2, figsize=(8, 4.2), sharey=True, layout='constrained', facecolor='w')
     for ax, world in zip(axs, WORLDS):
         rows = [r['others'][world] for r in ledger['seeds']]
         for key, (mark, colour, label) in _MARKS.items():

@@ -166,7 +166,7 @@ def _left(grid, speed, at):
     return (left[j-1]*(1-part) + left[j]*part).float()
 
 # %% ../nbs/24_lottery.ipynb #06ef5cf7
-def take_off(history:dict, # of a `Fit`
+def take_off(history:dict, # of a Fit
              goal:float,   # overlap at which a view has taken off
             )->torch.Tensor: # (L, k, 2): training time; infinite where a view never does
     "When each view took off."
@@ -247,8 +247,6 @@ def _mechanism_seed(o:Mechanism, seed, device, tell):
     return dict(cells=cells.tolist(), toy=toy_row(o.toy, seed, device))
 
 # %% ../nbs/24_lottery.ipynb #f9b0877a
-#| code-fold: true
-#| code-summary: "The claims and their rules"
 def _cell(shown, other):
     "Error where the shown view and the other one are held, or not, in %."
     def value(row):
@@ -276,7 +274,7 @@ def _plot_mechanism(ledger):
     "Error by view shown and held; accuracy on the toy."
     import matplotlib.pyplot as plt
     rows = ledger['seeds']
-    fig, axs = plt.subplots(1, 2, figsize=(9, 3.2), layout='constrained', facecolor='w', width_ratios=(3, 2))
+    fig, axs = plt.subplots(1, 2, figsize=(7.5, 3.2), layout='constrained', facecolor='w', width_ratios=(3, 2))
     names = {(1, 0): 'the view\nshown', (1, 1): 'both', (0, 1): 'the other\nview'}
     for i, key in enumerate(names):
         values = [_cell(*key)(r) for r in rows if _cell(*key)(r) is not None]
@@ -350,8 +348,6 @@ def _limit(row):
     return limit(list(there.values()), [row[name]['single'] for name in there])
 
 # %% ../nbs/24_lottery.ipynb #fdbabac0
-#| code-fold: true
-#| code-summary: "The claims and their rules"
 _NEARLY_ALL = Band((95, None), (85, None), '% of classes')
 LOTTERY_CLAIMS = [
     Claim('lottery.foretold', 'winners foretold by Lemma D.19, '
@@ -429,7 +425,7 @@ def _plot_lottery(ledger):
     "The race of one network; times foretold; winners by margin; the limit of small first weights."
     import matplotlib.pyplot as plt
     rows = ledger['seeds']
-    fig, axs = plt.subplots(2, 2, figsize=(10, 6.4), layout='constrained', facecolor='w')
+    fig, axs = plt.subplots(2, 2, figsize=(8, 6.4), layout='constrained', facecolor='w')
     race_axis(axs[0,0], rows[0])
     for ax, draw in zip(axs.flat[1:], (_times_axis, _margin_axis, _limit_axis)): draw(ax, rows)
     return fig

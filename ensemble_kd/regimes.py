@@ -74,7 +74,7 @@ def drift_point(x:torch.Tensor,  # inputs, (n, ...)
                 error=error, loss=left**2)
 
 # %% ../nbs/23_regimes.ipynb #ee9881c7
-def slope(points:list, # of `drift_point`, several widths
+def slope(points:list, # of drift_point, several widths
           key:str,     # 'drift' or 'error'
          )->float:     # exponent a of key ∝ width^a
     "Least-squares slope on doubly logarithmic axes."
@@ -565,7 +565,8 @@ def plot_regimes(data:str,  # 'multiview' or a set of images
                 ):          # matplotlib figure
     "Drift against width; the columns in both regimes; what leads from one to the other, or the kernel's alignment."
     import matplotlib.pyplot as plt
-    fig, axs = plt.subplots(1, 3, figsize=(12,3.6), layout='constrained', facecolor='w')
+    fig, axs = plt.subplot_mosaic('ab;cc', figsize=(8,6.4), layout='constrained', facecolor='w')
+    axs = list(axs.values())
     _drift_axis(axs[0], rows)
     if data == 'multiview':
         _bars(axs[1], rows, lambda o, regime, c: 100*o['base'][regime][c]['single'], 'error on single-view data (%)')
