@@ -244,15 +244,14 @@ def multiview_point(dist:MultiView,  # data
     lin, lin_choice = linear_columns(start, fresh, data, tests, forms=forms)
     net, net_choice, weight = network_columns(start, fresh, data, tests, forms=forms)
     delta = patch_displacement(start, data.x, lin['single']['alpha'])
-    both = dict(linear=both_views(responses(start, views, delta)),
-                network=both_views(responses(weight, views)))
-    few = data[slice(100)]
+    linear, network = responses(start, views, delta), responses(weight, views)
+    both, few = dict(linear=both_views(linear), network=both_views(network)), data[:100]
     K = [patch_ntk(w, few.x) for w in (start, weight)]
-    def alignment(k): return sum(kernel_alignment(o.mean(0), few.y) for o in k)/len(k)
-    found = dict(seed=seed, sigma0=sigma0,
-                 mass=dist.gamma*dist.P, placed=dist.feature_noise,
-                 linear=_errors(lin, tests), network=_errors(net, tests), both=both,
-                 drift=kernel_drift(*K), alignment=[alignment(k) for k in K],
+    def mean_of(k): return sum(kernel_alignment(o.mean(0), few.y) for o in k)/len(k)
+    found = dict(seed=seed, sigma0=sigma0, mass=dist.gamma*dist.P, both=both,
+                 placed=dist.feature_noise, drift=kernel_drift(*K),
+                 linear=_errors(lin, tests), network=_errors(net, tests),
+                 alignment=[mean_of(k) for k in K],
                  choice=dict(linear=lin_choice, network=net_choice))
     return found | linear_controls(dist, start, data, tests, seed)
 
