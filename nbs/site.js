@@ -74,5 +74,5 @@
   name('nav.sidebar-navigation', 'Chapters');
   name('nav.page-navigation', 'Previous and next page');
   all('.navbar-toggler[role="menu"]').forEach(o => o.removeAttribute('role'));
-  all('.sidebar-item-toggle, .callout-header[data-bs-toggle]').forEach(button);
+  all('#quarto-sidebar a[data-bs-toggle="collapse"], .callout-header[data-bs-toggle]').forEach(button);
 })();
