@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from fastcore.script import call_parse
-from filelock import FileLock
 from torch import nn
 from .claims import Band, Claim, Positive, claims_table, judge, mean_ci, plus_minus
 from .core import check_choice, check_number, seed_of, table
@@ -188,6 +187,7 @@ def faster(preset, device, classes):
 def settled(preset, out, device, classes, tell=print):
     "The preset with the precision that its folder has, or else that a trial finds faster."
     if not preset.trial: return preset
+    from filelock import FileLock         # takes a while to import
     with FileLock(out/'trial.lock'):
         chosen = read_json(out/'trial.json') if (out/'trial.json').exists() else _tried(preset, out, device, classes, tell)
     return replace(preset, recipe=replace(preset.recipe, precision=chosen['precision']))
