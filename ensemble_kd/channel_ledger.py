@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from .channels import (class_overlap, control_level, crops, match_members, matched_correlations,
                                   permuted_control, receptive_field, responses, same_spot, shared_with, untrained)
-from .cifar import load_data, make_net
+from .cifar import load_data, make_net, weights_of
 from .core import check_choice, check_number, seed_of
 from .ensemble import error_rate
 from .images import normalize
+from .resnet import with_weights
 from .runs import load_arrays, provenance, read_json, write_json
 
 # %% ../nbs/33_channel_ledger.ipynb #c934ec3d
@@ -118,9 +119,7 @@ def _saved_members(folder, least):
 
 def _network(make, saved):
     "A network with saved weights, to look at."
-    net = make()
-    net.load_state_dict({k[2:]: v for k, v in saved.items() if k.startswith('w_')})
-    return net.eval().to(memory_format=torch.channels_last)
+    return with_weights(make, weights_of(saved)).eval().to(memory_format=torch.channels_last)
 
 def _check_weights(name, net, saved, x, prepare):
     "Raise `ValueError` if a network answers otherwise than the logits saved with it."

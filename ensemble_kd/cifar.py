@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'NETS', 'AVERAGED', 'PAPER', 'FIGURE1', 'TRAINED', 'GPU', 'SMALL', 'LAPTOP', 'PRESETS', 'Preset', 'Network',
-           'plan', 'taught_by', 'group_images', 'trial_steps', 'Experiment', 'repeats', 'gain', 'on_samples', 'share',
-           'cifar_table', 'example_image', 'cifar_ledger', 'plot_cifar', 'choose_rows', 'run_row', 'ekd_cifar']
+           'plan', 'taught_by', 'group_images', 'trial_steps', 'Experiment', 'weights_of', 'repeats', 'gain',
+           'on_samples', 'share', 'cifar_table', 'example_image', 'cifar_ledger', 'plot_cifar', 'choose_rows',
+           'run_row', 'ekd_cifar']
 
 # %% ../nbs/22_cifar.ipynb #eeb14656
 import base64, time
@@ -88,6 +89,9 @@ class Preset:
             check_number(name, getattr(self, name), 0, whole=True)
         what = 'single, for self-distillation needs another network,'
         if self.self_kd: check_number(what, self.single, 2)
+
+    @property
+    def pixels(self): return 16 if self.data == 'textures' else 32   # a side
 
 # in an order in which they can be trained
 TRAINED = ('single', 'average', 'smoothing', 'kd', 'self_kd')
@@ -173,8 +177,8 @@ def trial_steps(preset:Preset,# of which the network and the batch count
         recipe = replace(preset.recipe, precision=precision, compile='')
         return Trainer(lambda: make_net(preset.net, classes), recipe, device)
     both = {o: trainer(o) for o in ('float32', 'bfloat16')}
-    size, n = 16 if preset.data == 'textures' else 32, min(preset.recipe.batch, 256)
-    rounds = [{k: step_seconds(t, size, n) for k, t in both.items()} for _ in range(3)]
+    n = min(preset.recipe.batch, 256)
+    rounds = [{k: step_seconds(t, preset.pixels, n) for k, t in both.items()} for _ in range(3)]
     return {k: min(o[k] for o in rounds) for k in both}
 
 # %% ../nbs/22_cifar.ipynb #94a7c590
@@ -255,7 +259,7 @@ def answer(self:Experiment, group, epoch):
 def ask(self:Experiment, group, epoch):
     "Compute them."
     nets = taught_by(Network('kd', group, 0), self.preset)
-    teacher = live_teacher(self.trainer('single'), [_weights(self.run.load(o.name)) for o in nets])
+    teacher = live_teacher(self.trainer('single'), [weights_of(self.run.load(o.name)) for o in nets])
     how = self.data(group), self.preset.recipe, self.crops(group), epoch
     return dict(logits=answers_of_epoch(teacher, *how).half().cpu())
 
@@ -266,7 +270,7 @@ def loaded(self:Experiment, group, column):
     nets = [o for o in plan(self.preset) if (o.column, o.group) == (column, group)]
     return [v for o in nets if (v := self.run.load(o.name)) is not None]
 
-def _weights(saved):
+def weights_of(saved):
     "The weights among what a network left."
     return {k[2:]: v for k, v in saved.items() if k.startswith('w_')}
 
@@ -285,7 +289,7 @@ def teaching(self:Experiment, net):
     if not r.augment:
         z = average_logits(torch.stack([o['train'] for o in saved]))
         return dict(teacher=cached_teacher(z.to(self.device)))
-    weights = [_weights(o) for o in saved]
+    weights = [weights_of(o) for o in saved]
     return dict(teacher=live_teacher(self.trainer(net.column), weights))
 
 # %% ../nbs/22_cifar.ipynb #67cea37d
@@ -380,8 +384,8 @@ def group_row(exp:Experiment, # with at least some networks done
     walls = {c: _each(v, 'wall_s') for c, v in saved.items()}
     asked = [o['wall_s'] for name in exp.answers(group) if (o := exp.run.load(name))]
     walls |= dict(answers=asked) if asked else {}
-    row = dict(group=group, columns=columns, train_accuracy=known, slower=slower, wall_s=walls, right=right)
-    row |= dict(fits=fits)
+    row = dict(group=group, columns=columns, train_accuracy=known, slower=slower, wall_s=walls, right=right,
+               fits=fits)
     return row | _agreement(z, y)
 
 # %% ../nbs/22_cifar.ipynb #ca30f4d2
@@ -708,7 +712,7 @@ def dry_row(preset:Preset, # one row
             rate=None,     # seconds for a multiply-add, from another row; None measures
            ):              # (text, seconds, seconds for a multiply-add)
     "Plan, operations, memory and estimated time of a row."
-    p, size, nets = preset, 16 if preset.data == 'textures' else 32, plan(preset)
+    p, size, nets = preset, preset.pixels, plan(preset)
     r = faster(p, device, classes) if p.trial else p.recipe
     t = Trainer(lambda: make_net(p.net, classes), replace(r, compile=''), device)
     net = t.nets[0]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from fastcore.basics import patch
 from .cifar import Preset as Row
-from .cifar import group_images, load_data, make_net, trial_steps
+from .cifar import faster, group_images, load_data, make_net
 from .claims import Claim, Positive, mean_half
 from .core import check_number, seed_of, table
 from .ensemble import average_logits, error_rate
@@ -53,19 +53,16 @@ class _Cell:
     def __init__(self, settings, seed, device, n, epochs):
         row = Row(settings.data, settings.net, replace(settings.recipe, epochs=epochs), n_train=n)
         images = load_data(settings.data)
-        seconds = trial_steps(row, device, len(images.classes))
-        self.precision = min(seconds, key=seconds.get)
-        self.recipe = replace(row.recipe, precision=self.precision)
+        self.recipe = faster(row, device, len(images.classes))
         self.data = ImageData(group_images(images, row, seed, 0)).to(device)
         self.trainer = Trainer(lambda: make_net(settings.net, len(images.classes)), self.recipe, device)
-        self.seed, self.noise, self.z = seed, seed_of(seed, 'crops'), {}
+        self.seed, self.noise = seed, seed_of(seed, 'crops')
 
-    def fit(self, key, **lesson):
-        "Train a network; its weights."
+    def fit(self, *key, **lesson):
+        "Train a network: its logits, by part of the data."
         own = seed_of(self.seed, *key)
         self.trainer.fit(self.data, Seeds(own, own, self.noise) if lesson else own, **lesson)
-        self.z[key] = {o: self.trainer.logits(self.data, o) for o in ('train', 'test')}
-        return self.trainer.state()
+        return {o: self.trainer.logits(self.data, o) for o in ('train', 'test')}
 
     def answers(self, states):
         "The ensemble's logits for the crops of every epoch, one after another."
@@ -96,21 +93,20 @@ def cell(settings, # `Crops`
     "Train and measure one cell of the table."
     n, epochs = map(int, piece.split('-'))
     c = _Cell(settings, seed, device, n, epochs)
-    keys = [('single', i) for i in range(settings.single)]
-    states = []
-    for key in keys:
-        tell(f'{n} images, {epochs} epochs: {key[0]} {key[1]+1}')
-        states.append(c.fit(key))
-    teacher = {o: average_logits(torch.stack([c.z[k][o] for k in keys])) for o in ('train', 'test')}
+    singles, states, rows = [], [], {}
+    for i in range(settings.single):
+        tell(f'{n} images, {epochs} epochs: single {i+1}')
+        singles.append(c.fit('single', i))
+        states.append(c.trainer.state())
+    teacher = {o: average_logits(torch.stack([z[o] for z in singles])) for o in ('train', 'test')}
     answers = c.answers(states)
     for T, weight in settings.ways:
         tell(f'{n} images, {epochs} epochs: student at T {T:g}, weight {weight:g}')
-        c.fit(('student',), teacher=answers, T=T, weight=weight)
-        c.z[T, weight] = c.z.pop(('student',))
-    singles = [c.measured(c.z[k], teacher) for k in keys]
-    found = {k: sum(o[k] for o in singles)/len(singles) for k in singles[0]}
-    rows = {way_name(*o): c.measured(c.z[o], teacher) for o in settings.ways}
-    return dict(single=found, ensemble=c.measured(teacher, teacher), precision=c.precision) | rows
+        z = c.fit('student', teacher=answers, T=T, weight=weight)
+        rows[way_name(T, weight)] = c.measured(z, teacher)
+    each = [c.measured(z, teacher) for z in singles]
+    mean = {k: sum(o[k] for o in each)/len(each) for k in each[0]}
+    return dict(single=mean, ensemble=c.measured(teacher, teacher), precision=c.recipe.precision) | rows
 
 def way_name(T, weight): return f'T={T:g}, weight={weight:g}'
 
@@ -161,9 +157,9 @@ _WAYS = [COLOURS['kd'], '#7b3294', '#555555']
 def _by_epochs(ax, rows, n, epochs, ways, what):
     "A line for each way."
     def value(row, e, way):
-        there = row.get(f'{n}-{e}')
-        if there is None: return None
-        return there[way]['test']-there['single']['test'] if what == 'gain' else there[way]['agrees_test']
+        cell = f'{n}-{e}'
+        if what == 'gain': return _over(row, cell, way)
+        return row[cell][way]['agrees_test'] if cell in row else None
     for way, colour in zip(ways, _WAYS):
         found = [(e, [v for r in rows if (v := value(r, e, way)) is not None]) for e in epochs]
         points = [(e, *mean_half(v)) for e, v in found if v]
